@@ -1,0 +1,11 @@
+"""Measures anything it is handed, and knows no attention, expert or number format.
+
+This is the surface that implementations and benches import; everything else is internal.
+"""
+
+from .case import Workload
+from .contract import Call, Cost, Operation, Prepared
+from .metrics import Metric
+from .registry import implementation, operation
+
+__all__ = ["Call", "Cost", "Metric", "Operation", "Prepared", "Workload", "implementation", "operation"]

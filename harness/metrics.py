@@ -1,0 +1,45 @@
+"""Every figure the suite reports, declared once: its unit, which way is better, and what exactly it means.
+
+Tables, pages and gates read these declarations; a record refuses a figure nobody declared. An operation adds its own
+(KV bytes a token, expert balance) in its contract, and they travel in the run's header, so that pages need no code.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Better = Literal["lower", "higher", "neither"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """`unit` is one of ns, s, bytes, tokens/s, share (0 to 1), ratio, count, or an operation's own word."""
+
+    name: str
+    unit: str
+    better: Better
+    meaning: str
+
+
+COMMON = {
+    metric.name: metric
+    for metric in (
+        Metric("latency", "ns", "lower", "Median time of one call; device time on a GPU, wall time on a CPU."),
+        Metric("ratio", "ratio", "lower", "Latency over the latency of the case's baseline, from paired rounds."),
+        Metric("floor", "ns", "lower", "Least time the hardware allows: bytes or FLOPs over the measured ceilings."),
+        Metric("floor_share", "share", "higher", "Floor over latency: 1 is the hardware's own limit."),
+        Metric("throughput", "tokens/s", "higher", "Tokens processed (decode: new tokens) over latency, one layer."),
+        Metric("resident", "bytes", "lower", "Weights, what setup keeps, and state such as the KV cache."),
+        Metric("state", "bytes", "lower", "The part of resident that the call updates, as this layout holds it."),
+        Metric("peak", "bytes", "lower", "Highest allocation during one call above resident and inputs."),
+        Metric("flops", "count", "neither", "Floating-point operations of one call, by the contract's cost model."),
+        Metric("bytes", "bytes", "neither", "Least bytes of one call: each needed byte once, caches cold."),
+        Metric("flop_rate", "FLOP/s", "higher", "Cost model's FLOPs over latency."),
+        Metric("byte_rate", "bytes/s", "higher", "Least bytes over latency."),
+        Metric("error", "ratio", "lower", "Relative Frobenius error against the reference in higher precision."),
+        Metric("setup", "s", "lower", "Time from weights to a callable, first call and compilation included."),
+        Metric("launches", "count", "lower", "Kernels, copies and fills that one call puts on the GPU."),
+        Metric("submit", "ns", "lower", "Host time to enqueue one call; it is not part of the latency."),
+    )
+}

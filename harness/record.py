@@ -1,0 +1,254 @@
+"""Records: everything known of one contender in one case, as versioned JSON lines with the raw samples beside them.
+
+A run is a folder: `run.jsonl` (first line the machine and its ceilings, then a line a record, on disk as soon as it
+is finished) and `samples/`, one compressed NumPy file a case. A wrong result has no latency: a record refuses figures
+unless its status is `passed`, and refuses figures that no metric declares. Pages, gates and people read this module;
+it needs NumPy and nothing else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .metrics import COMMON, Metric
+
+SCHEMA = 1
+STATUSES = {
+    "passed": "verified before and after it was timed",
+    "incorrect": "the result differs from the reference, or something it must not touch was changed",
+    "error": "it raised",
+    "oom": "it needed more memory than there is",
+    "timeout": "it did not answer in time and was stopped",
+    "crashed": "it took its process down",
+    "unavailable": "it cannot run here, for the reason given",
+}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A measured or computed value; `low` and `high` are its interval where one is known."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Record:
+    """One contender in one case.
+
+    shape         the sizes, by name, as the contract's dataclass has them
+    reason        why the status is not `passed`; required then
+    figures       by metric name; empty unless passed
+    verification  error, limit, worst element, seeds: how it was judged
+    timing        clock (event, graph, host-bound, wall), caches, pairing, rounds, outliers, suspect, ...
+    samples       {"file", "key", "count"} of the raw samples, in order of measurement
+    source        file and digest of the implementation when it was measured
+    telemetry     clocks, power, temperature, throttling while it was measured; None without a sensor
+    """
+
+    case: str
+    study: str
+    operation: str
+    model: str
+    sizes: str
+    shape: Mapping[str, Any]
+    technique: str
+    implementation: str
+    kind: str
+    status: str
+    reason: str | None = None
+    baseline: str | None = None
+    figures: Mapping[str, Figure] = field(default_factory=dict)
+    layout: str | None = None
+    verification: Mapping[str, Any] = field(default_factory=dict)
+    timing: Mapping[str, Any] = field(default_factory=dict)
+    samples: Mapping[str, Any] | None = None
+    source: Mapping[str, str] = field(default_factory=dict)
+    doc: str = ""
+    telemetry: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        if self.status not in STATUSES:
+            raise ValueError(f"{self.case} {self.contender}: unknown status {self.status!r}")
+        if self.status != "passed" and (self.figures or self.samples):
+            raise ValueError(f"{self.case} {self.contender} is {self.status}: a result that did not pass has no figures")
+        if self.status != "passed" and not self.reason:
+            raise ValueError(f"{self.case} {self.contender} is {self.status} without a reason")
+        for name, figure in self.figures.items():
+            if not math.isfinite(figure.value):
+                raise ValueError(f"{self.case} {self.contender}: {name} is {figure.value}")
+
+    @property
+    def contender(self) -> str:
+        """Technique and implementation: `mla/absorbed`."""
+        return f"{self.technique}/{self.implementation}"
+
+    def value(self, metric: str) -> float | None:
+        """The figure's value, or None where it was not measured."""
+        figure = self.figures.get(metric)
+        return None if figure is None else figure.value
+
+
+@dataclass(frozen=True)
+class Header:
+    """What holds for a whole run: the machine, its measured ceilings, the options, and every metric by name."""
+
+    run: str
+    started: str
+    machine: Mapping[str, Any]
+    ceilings: Mapping[str, Any]
+    options: Mapping[str, Any]
+    metrics: Mapping[str, Metric] = field(default_factory=lambda: dict(COMMON))
+
+    @property
+    def device(self) -> str:
+        """`cuda` or `cpu`: where the run's contenders were measured."""
+        return str(self.options.get("device", "cpu"))
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as read back; `problems` names lines that could not be used, and why."""
+
+    folder: Path
+    header: Header
+    records: tuple[Record, ...]
+    problems: tuple[str, ...] = ()
+
+    def samples(self, record: Record) -> NDArray[np.float64]:
+        """Nanoseconds [samples] in order of measurement; empty when the file is missing or damaged."""
+        return self._array(record, "")
+
+    def rounds(self, record: Record) -> NDArray[np.float64]:
+        """The contest's round [samples] in which each sample was taken."""
+        return self._array(record, ":round")
+
+    def _array(self, record: Record, suffix: str) -> NDArray[np.float64]:
+        if record.samples is None:
+            return np.empty(0)
+        try:
+            with np.load(self.folder / str(record.samples["file"])) as arrays:
+                return np.asarray(arrays[str(record.samples["key"]) + suffix], dtype=np.float64)
+        except (OSError, KeyError, ValueError, EOFError):
+            return np.empty(0)
+
+
+class RunWriter:
+    """Appends to a run's folder; each line is flushed to disk before the call returns."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.path = folder / "run.jsonl"
+        (folder / "samples").mkdir(parents=True, exist_ok=True)
+
+    def header(self, header: Header) -> None:
+        """The first line of a new run."""
+        self._append({"schema": SCHEMA, "type": "run", **dataclasses.asdict(header)})
+
+    def record(self, record: Record, metrics: Mapping[str, Metric]) -> None:
+        """One line. Raises ValueError for a figure that `metrics` does not declare."""
+        unknown = set(record.figures) - set(metrics)
+        if unknown:
+            raise ValueError(f"{record.case} {record.contender}: undeclared metric {', '.join(sorted(unknown))}")
+        self._append({"schema": SCHEMA, "type": "record", **dataclasses.asdict(record)})
+
+    def samples(self, case: str, arrays: Mapping[str, NDArray[np.float64]]) -> str:
+        """Write a case's samples, replacing earlier ones; returns the file's name relative to the run."""
+        name = f"samples/{slug(case)}.npz"
+        partial = self.folder / (name + ".partial")
+        with partial.open("wb") as file:
+            np.savez_compressed(file, **{key: np.asarray(a, dtype=np.float32) for key, a in arrays.items()})
+        partial.replace(self.folder / name)
+        return name
+
+    def _append(self, line: dict[str, Any]) -> None:
+        text = json.dumps(line, allow_nan=False, separators=(",", ":"), default=str)
+        with self.path.open("a+b") as file:
+            if file.tell() and self._torn(file):
+                file.write(b"\n")
+            file.write(text.encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    @staticmethod
+    def _torn(file: Any) -> bool:
+        file.seek(-1, os.SEEK_END)
+        return bool(file.read(1) != b"\n")
+
+
+def slug(case: str) -> str:
+    """A case's id as a file name: `attention.decode/v3/b1` becomes `attention.decode--v3--b1`."""
+    return re.sub(r"[^\w.=+-]", "-", case.replace("/", "--"))
+
+
+def read_run(folder: Path) -> Run:
+    """A run's folder. Damaged lines are named in `problems` and the rest is used; later records replace earlier ones.
+
+    Raises FileNotFoundError without a `run.jsonl`, ValueError when no header of a known schema is in it.
+    """
+    path = folder / "run.jsonl" if folder.is_dir() else folder
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} holds no run: no run.jsonl in it")
+    header: Header | None = None
+    records: dict[tuple[str, str], Record] = {}
+    problems: list[str] = []
+    for number, text in enumerate(path.read_bytes().decode(errors="replace").splitlines(), 1):
+        if not text.strip():
+            continue
+        try:
+            line = json.loads(text)
+            parsed = _parse(line)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            problems.append(f"{path.name} line {number}: {_reason(error)}; the line was left out")
+            continue
+        if isinstance(parsed, Header):
+            header = parsed
+        else:
+            records[parsed.case, parsed.contender] = parsed
+    if header is None:
+        raise ValueError(f"{path} has no readable header line; {'; '.join(problems) or 'it is empty'}")
+    return Run(path.parent, header, tuple(records.values()), tuple(problems))
+
+
+def read_runs(folders: Iterable[Path]) -> tuple[list[Run], list[str]]:
+    """Every readable run, and a sentence for each one that is not."""
+    runs, problems = [], []
+    for folder in folders:
+        try:
+            runs.append(read_run(folder))
+        except (OSError, ValueError) as error:
+            problems.append(str(error))
+    return runs, problems
+
+
+def _parse(line: Any) -> Header | Record:
+    if not isinstance(line, dict):
+        raise ValueError("not an object")
+    if line.pop("schema", None) != SCHEMA:
+        raise ValueError(f"its schema is not {SCHEMA}")
+    kind = line.pop("type", None)
+    if kind == "run":
+        line["metrics"] = {name: Metric(**metric) for name, metric in line["metrics"].items()}
+        return Header(**line)
+    if kind == "record":
+        line["figures"] = {name: Figure(**figure) for name, figure in line["figures"].items()}
+        return Record(**line)
+    raise ValueError(f"its type is {kind!r}")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return f"not JSON ({error.msg} at character {error.pos})"
+    return str(error)

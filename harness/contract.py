@@ -33,9 +33,10 @@ class Cost:
 class Prepared:
     """What an implementation returns when its state has a layout of its own.
 
-    `pack` turns inputs as the contract draws them into the layout at hand, once and not timed; `call` is timed on what
-    `pack` returned; `unpack` gives the contract's form back, so that what the call wrote can be checked. `layout`
-    names it in the record, for example "pages of 64, shuffled".
+    `pack` turns inputs as the contract draws them into the layout at hand, once and not timed; it rearranges the
+    contract's `mutable` fields and hands the other tensors on as they are, for the harness refills those in place.
+    `call` is timed on what `pack` returned; `unpack` gives the contract's form back, so that what the call wrote can
+    be checked. `layout` names it in the record, for example "pages of 64, shuffled".
     """
 
     call: Call
@@ -57,8 +58,11 @@ class Operation:
     cost             (shape, technique) -> `Cost` of the technique, whoever implements it
     tokens           shape -> tokens processed by one call, for throughput
     baseline         contender names in order of preference; the first that ran correctly is what ratios divide by
-    mutable          fields of the inputs that the call may write, exactly as the reference writes them; they are the
-                     state (KV cache) that counts as resident
+    mutable          fields of the inputs that are state (KV cache): they count as resident, and the call may write
+                     them, at `written` only
+    written          inputs -> {dotted path of a tensor: index}; what the call writes there must match what the
+                     reference writes there; writing twice gives the same, and nothing else may change
+    real             a written tensor -> its numbers, for state in a storage format such as FP8 with scales
     pieces           inputs -> independent parts along the first axis of the output, so that the reference fits in
                      memory in higher precision
     facts            (shape, technique) -> analytic values of `metrics`
@@ -73,6 +77,8 @@ class Operation:
     tokens: Callable[[Any], int]
     baseline: tuple[str, ...]
     mutable: tuple[str, ...] = ()
+    written: Callable[[Any], Mapping[str, Any]] = field(default=lambda inputs: {})
+    real: Callable[[torch.Tensor], torch.Tensor] = field(default=lambda tensor: tensor)
     pieces: Callable[[Any], Iterator[Any]] = _whole
     metrics: tuple[Metric, ...] = ()
     facts: Callable[[Any, str], Mapping[str, float]] = field(default=lambda shape, technique: {})

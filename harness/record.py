@@ -13,6 +13,7 @@ import json
 import math
 import os
 import re
+import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,7 +84,9 @@ class Record:
         if self.status not in STATUSES:
             raise ValueError(f"{self.case} {self.contender}: unknown status {self.status!r}")
         if self.status != "passed" and (self.figures or self.samples):
-            raise ValueError(f"{self.case} {self.contender} is {self.status}: a result that did not pass has no figures")
+            raise ValueError(
+                f"{self.case} {self.contender} is {self.status}: a result that did not pass has no figures"
+            )
         if self.status != "passed" and not self.reason:
             raise ValueError(f"{self.case} {self.contender} is {self.status} without a reason")
         for name, figure in self.figures.items():
@@ -129,20 +132,11 @@ class Run:
 
     def samples(self, record: Record) -> NDArray[np.float64]:
         """Nanoseconds [samples] in order of measurement; empty when the file is missing or damaged."""
-        return self._array(record, "")
+        return load_samples(self.folder, record)
 
     def rounds(self, record: Record) -> NDArray[np.float64]:
         """The contest's round [samples] in which each sample was taken."""
-        return self._array(record, ":round")
-
-    def _array(self, record: Record, suffix: str) -> NDArray[np.float64]:
-        if record.samples is None:
-            return np.empty(0)
-        try:
-            with np.load(self.folder / str(record.samples["file"])) as arrays:
-                return np.asarray(arrays[str(record.samples["key"]) + suffix], dtype=np.float64)
-        except (OSError, KeyError, ValueError, EOFError):
-            return np.empty(0)
+        return load_samples(self.folder, record, ":round")
 
 
 class RunWriter:
@@ -164,14 +158,19 @@ class RunWriter:
             raise ValueError(f"{record.case} {record.contender}: undeclared metric {', '.join(sorted(unknown))}")
         self._append({"schema": SCHEMA, "type": "record", **dataclasses.asdict(record)})
 
-    def samples(self, case: str, arrays: Mapping[str, NDArray[np.float64]]) -> str:
-        """Write a case's samples, replacing earlier ones; returns the file's name relative to the run."""
-        name = f"samples/{slug(case)}.npz"
+    @staticmethod
+    def sample_file(case: str) -> str:
+        """Where a case's samples are, relative to the run."""
+        return f"samples/{slug(case)}.npz"
+
+    def samples(self, case: str, arrays: Mapping[str, NDArray[np.float64]]) -> None:
+        """Write a case's samples, replacing earlier ones in one step."""
+        name = self.sample_file(case)
         partial = self.folder / (name + ".partial")
         with partial.open("wb") as file:
-            np.savez_compressed(file, **{key: np.asarray(a, dtype=np.float32) for key, a in arrays.items()})
+            narrow: dict[str, Any] = {key: np.asarray(a, dtype=np.float32) for key, a in arrays.items()}
+            np.savez_compressed(file, **narrow)
         partial.replace(self.folder / name)
-        return name
 
     def _append(self, line: dict[str, Any]) -> None:
         text = json.dumps(line, allow_nan=False, separators=(",", ":"), default=str)
@@ -186,6 +185,17 @@ class RunWriter:
     def _torn(file: Any) -> bool:
         file.seek(-1, os.SEEK_END)
         return bool(file.read(1) != b"\n")
+
+
+def load_samples(folder: Path, record: Record, suffix: str = "") -> NDArray[np.float64]:
+    """A record's samples [samples], nanoseconds; empty when it has none or their file is missing or damaged."""
+    if record.samples is None:
+        return np.empty(0)
+    try:
+        with np.load(folder / str(record.samples["file"])) as arrays:
+            return np.asarray(arrays[str(record.samples["key"]) + suffix], dtype=np.float64)
+    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
+        return np.empty(0)
 
 
 def slug(case: str) -> str:
@@ -233,6 +243,12 @@ def read_runs(folders: Iterable[Path]) -> tuple[list[Run], list[str]]:
     return runs, problems
 
 
+def record_from_data(data: Mapping[str, Any]) -> Record:
+    """The inverse of `dataclasses.asdict`. Raises TypeError or ValueError for what is no record."""
+    figures = {name: Figure(**figure) for name, figure in data["figures"].items()}
+    return Record(**{**data, "figures": figures})
+
+
 def _parse(line: Any) -> Header | Record:
     if not isinstance(line, dict):
         raise ValueError("not an object")
@@ -243,8 +259,7 @@ def _parse(line: Any) -> Header | Record:
         line["metrics"] = {name: Metric(**metric) for name, metric in line["metrics"].items()}
         return Header(**line)
     if kind == "record":
-        line["figures"] = {name: Figure(**figure) for name, figure in line["figures"].items()}
-        return Record(**line)
+        return record_from_data(line)
     raise ValueError(f"its type is {kind!r}")
 
 

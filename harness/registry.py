@@ -14,12 +14,12 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from .contract import Operation
+from .contract import Operation, Prepared
 
 KINDS = ("reference", "compiled", "library", "optimized")
 _collecting: ContextVar[Registry | None] = ContextVar("collecting", default=None)
@@ -97,10 +97,37 @@ class Registry:
         if implementation.contender in known:
             raise ValueError(f"{implementation.operation} already has a contender named {implementation.contender}")
         known[implementation.contender] = implementation
+        if implementation.name == "reference":
+            self.add(compiled(implementation))
 
     def reference(self, operation: str, technique: str) -> Implementation:
         """The specification of a technique: its implementation named `reference`. Raises KeyError without one."""
         return self.implementations[operation][f"{technique}/reference"]
+
+
+def compiled(reference: Implementation) -> Implementation:
+    """torch.compile of a reference's call: what a user gets without writing a kernel."""
+
+    def setup(weights: Any, shape: Any) -> Any:
+        import torch
+
+        made = reference.setup(weights, shape)
+        if isinstance(made, Prepared):
+            return replace(made, call=torch.compile(made.call, dynamic=False))
+        return torch.compile(made, dynamic=False)
+
+    doc = f"torch.compile of the reference, static shapes.\n\n{reference.doc}"
+    return replace(reference, kind="compiled", name="compiled", setup=setup, doc=doc)
+
+
+_loaded: dict[str, Registry] = {}
+
+
+def load(package: str) -> Registry:
+    """The registry of `package`, loaded once a process. Raises what importing it raises."""
+    if package not in _loaded:
+        _loaded[package] = Registry().load(package)
+    return _loaded[package]
 
 
 def operation(contract: Operation) -> Operation:

@@ -1,0 +1,200 @@
+"""One contender of a contest, from setup to a verified, timed call.
+
+`Side` is what all contenders of a technique share: weights, inputs, and the truth for two draws of the inputs. An
+`Entrant` is one implementation on that side. It is verified on the first draw before it is timed and on the second
+after; in between its inputs change every round, so an answer kept from an earlier call is a wrong one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import memory, verify
+from .clock import CacheFlush, Clock, EventClock, WallClock, graph_of
+from .contract import Operation
+from .registry import Implementation
+from .tree import map_tensors, named_tensors, storage_bytes
+
+STREAM_CHECK_CYCLES = 40_000_000
+ROLL_LIMIT_BYTES = 64 * 1024**2
+
+
+class Side:
+    """Weights, inputs and truth of one technique in one case; `seed` draws them."""
+
+    def __init__(
+        self, operation: Operation, technique: str, reference: verify.Setup, shape: Any, device: str, seed: int
+    ) -> None:
+        self.operation, self.technique, self.shape, self.device, self.seed = operation, technique, shape, device, seed
+        self._reference = reference
+        self.weights = operation.weights(shape, technique, self._generator(seed))
+        self.inputs = self._draw(seed + 1)
+        self._second = self._changing(self._draw(seed + 2))
+        self._first = {name: t.clone() for name, t in self._changing(self.inputs).items()}
+        self.weights_digest = verify.digest(operation, self.weights) if self.weights is not None else {}
+        self.use_second()
+        self.second_truth = self._truth(self.inputs)
+        self.use_first()
+        self.truth = self._truth(self.inputs)
+        self.first_digest = verify.digest(operation, self.inputs)
+        self.quality = self._quality()
+
+    def _generator(self, seed: int) -> torch.Generator:
+        return torch.Generator(device=self.device).manual_seed(seed)
+
+    def _draw(self, seed: int, shape: Any = None) -> Any:
+        return self.operation.inputs(self.shape if shape is None else shape, self.technique, self._generator(seed))
+
+    def _truth(self, inputs: Any, shape: Any = None) -> verify.Truth:
+        shape = self.shape if shape is None else shape
+        return verify.compute_truth(self.operation, self._reference, self.weights, inputs, shape, self.device)
+
+    def _quality(self) -> dict[str, float]:
+        """Distance of the truth from that of each variant of the shape, drawn with the same seed."""
+        found = {}
+        for metric, shape in self.operation.variants(self.shape).items():
+            other = self._truth(self._draw(self.seed + 1, shape), shape)
+            found[metric] = max(verify.distance(t, other.values[name]).error for name, t in self.truth.values.items())
+        return found
+
+    def _changing(self, inputs: Any) -> dict[str, Tensor]:
+        """The tensors of the inputs that are not state."""
+        state = self.operation.mutable
+        return {
+            n: t for n, t in named_tensors(inputs).items() if not any(n == s or n.startswith(f"{s}.") for s in state)
+        }
+
+    def use_first(self) -> None:
+        """Fill the inputs in place with the first draw."""
+        self._fill(self._first)
+
+    def use_second(self) -> None:
+        """Fill the inputs in place with the second draw."""
+        self._fill(self._second)
+
+    def roll(self) -> None:
+        """Shift the inputs' values by one place: other inputs of the same distribution, at little cost."""
+        for tensor in self._changing(self.inputs).values():
+            if tensor.is_floating_point() and tensor.numel() * tensor.element_size() <= ROLL_LIMIT_BYTES:
+                tensor.copy_(tensor.reshape(-1).roll(1).view_as(tensor))
+
+    def restore(self) -> None:
+        """Draw weights and inputs again, in place, after a contender has damaged them."""
+        for mine, fresh in (
+            (self.weights, self.operation.weights(self.shape, self.technique, self._generator(self.seed))),
+            (self.inputs, self._draw(self.seed + 1)),
+        ):
+            originals = named_tensors(fresh)
+            for name, tensor in named_tensors(mine).items():
+                tensor.copy_(originals[name])
+
+    def _fill(self, source: dict[str, Tensor]) -> None:
+        for name, tensor in self._changing(self.inputs).items():
+            tensor.copy_(source[name])
+
+    @property
+    def input_bytes(self) -> int:
+        """Bytes of the inputs that are not state."""
+        return storage_bytes(self._changing(self.inputs))
+
+
+class Entrant:
+    """One implementation being set up, verified and timed; raises what the implementation raises."""
+
+    def __init__(self, implementation: Implementation, side: Side, flush: CacheFlush, graph: bool) -> None:
+        self.implementation, self.side = implementation, side
+        self.samples: list[float] = []
+        self.sample_rounds: list[int] = []
+        self.slots: list[float] = []
+        self.figures: dict[str, float] = {}
+        self.distance = verify.Distance(0.0, 0.0)
+        self._flush, self._graph = flush, graph
+
+    @property
+    def name(self) -> str:
+        """`technique/implementation`."""
+        return self.implementation.contender
+
+    def prepare(self, empty_ns: float | None) -> None:
+        """Set up, verify on the first draw, count memory and launches, and build the clock."""
+        side = self.side
+        begin = time.perf_counter()
+        made, built = memory.measure(lambda: self.implementation.setup(side.weights, side.shape), side.device)
+        prepared = verify.calling(made)
+        self.layout, self._unpack = prepared.layout, prepared.unpack
+        verify.poison_written(side.operation, side.inputs)
+        own = prepared.pack(side.inputs)
+        self._require_passed_through(own)
+        self.call: Callable[[], Any] = lambda: prepared.call(own)
+        self._own = own
+        self.call()
+        self._synchronize()
+        self.figures["setup"] = time.perf_counter() - begin
+        self._verify_first()
+        state = max(0, storage_bytes(own) - side.input_bytes)
+        self.figures["state"] = state
+        self.figures["resident"] = storage_bytes(side.weights) + built.kept + state
+        self.figures["peak"] = memory.measure(self.call, side.device)[1].peak
+        self.clock = self._make_clock(empty_ns)
+
+    def _require_passed_through(self, own: Any) -> None:
+        held = {t.data_ptr() for t in named_tensors(own).values()}
+        for name, tensor in self.side._changing(self.side.inputs).items():
+            if tensor.data_ptr() not in held:
+                raise TypeError(f"pack must hand on the input {name} as it is; only state may be rearranged")
+
+    def _make_clock(self, empty_ns: float | None) -> Clock:
+        if self.side.device != "cuda":
+            return WallClock(self.call, self._flush)
+        if self._graph:
+            clock = EventClock(graph_of(self.call), self._flush, 1, empty_ns)
+            clock.name = "graph"
+            self.figures["launches"] = memory.launches(self.call)
+            return clock
+        self.figures["launches"] = count = memory.launches(self.call)
+        return EventClock(self.call, self._flush, count, empty_ns)
+
+    def _verify_first(self) -> None:
+        """The first draw, filled in behind a gate: work on a stream of its own would read stale inputs."""
+        side = self.side
+        side.use_second()
+        verify.poison_free_memory(side.truth.values)
+        self._synchronize()
+        if side.device == "cuda":
+            torch.cuda._sleep(STREAM_CHECK_CYCLES)
+        side.use_first()
+        self._judge(side.truth)
+        verify.check_unchanged(side.operation, self._unpack(self._own), side.first_digest)
+
+    def verify_second(self) -> None:
+        """The second draw, after timing. Raises Incorrect."""
+        self.side.use_second()
+        verify.poison_free_memory(self.side.truth.values)
+        self._judge(self.side.second_truth)
+
+    def _judge(self, truth: verify.Truth) -> None:
+        result = map_tensors(lambda t: t.detach().clone(), self.call())
+        self._synchronize()
+        found = [verify.check(result, truth)]
+        if truth.written:
+            found.append(verify.check_written(self.side.operation, self._unpack(self._own), truth))
+        if verify.digest(self.side.operation, self.side.weights) != self.side.weights_digest:
+            raise verify.Incorrect("changed its weights")
+        errors = [self.distance, *found]
+        self.distance = verify.Distance(max(d.error for d in errors), max(d.worst for d in errors))
+
+    def slot(self, number: int) -> None:
+        """One slot of a round: a sample a call, and their median as the round's value."""
+        samples = self.clock.slot()
+        self.samples += samples
+        self.sample_rounds += [number] * len(samples)
+        self.slots.append(sorted(samples)[len(samples) // 2])
+
+    def _synchronize(self) -> None:
+        if self.side.device == "cuda":
+            torch.cuda.synchronize()

@@ -1,0 +1,77 @@
+"""The hardware's own limits, measured in the same run, and how close a latency comes to them.
+
+Bandwidth is measured for the two kinds of traffic that kernels have, reading alone and copying; the matrix rate for
+each dtype. Datasheet figures are not used: a power-capped or shared machine does not reach them. The best of several
+tries counts, for a ceiling is what the machine can do.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from .contract import Cost
+
+TRIES = 5
+SUSPECT_SHARE = 1.05
+MATRIX_DTYPES = ("float32", "bfloat16")
+
+
+def ceilings(device: str) -> dict[str, Any]:
+    """Read and copy bandwidth in bytes/s (a copy counts both ways), and FLOP/s of a square product by dtype."""
+    size = (2 * 1024**3 if device == "cuda" else 192 * 1024**2) // 4
+    source = torch.rand(size, device=device)
+    target = torch.empty_like(source)
+    sink = torch.zeros((), device=device)
+    read = _best(lambda: torch.sum(source, dim=0, out=sink), device)
+    copy = _best(lambda: target.copy_(source), device)
+    return {
+        "read_bandwidth": 4 * size / read,
+        "copy_bandwidth": 8 * size / copy,
+        "matrix": {dtype: _matrix_rate(dtype, device) for dtype in MATRIX_DTYPES},
+    }
+
+
+def _matrix_rate(name: str, device: str) -> float:
+    n = 8192 if device == "cuda" else 1536
+    dtype = getattr(torch, name)
+    left = torch.randn(n, n, device=device, dtype=dtype)
+    right = torch.randn(n, n, device=device, dtype=dtype)
+    return float(2 * n**3) / _best(lambda: left @ right, device)
+
+
+def _best(call: Callable[[], object], device: str) -> float:
+    """Seconds of the fastest of several calls after one that warms up."""
+    call()
+    times = []
+    for _ in range(TRIES):
+        if device == "cuda":
+            first, last = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            first.record()
+            call()
+            last.record()
+            torch.cuda.synchronize()
+            times.append(float(first.elapsed_time(last)) / 1e3)
+        else:
+            begin = time.perf_counter()
+            call()
+            times.append(time.perf_counter() - begin)
+    return min(times)
+
+
+def floor_ns(cost: Cost, measured: Mapping[str, Any]) -> float | None:
+    """Least nanoseconds: the larger of FLOPs over the dtype's rate and bytes over bandwidth.
+
+    Bytes that are both read and written move at the copy's bandwidth, the rest at reading's. None when the run has no
+    ceiling for the dtype.
+    """
+    rate = measured.get("matrix", {}).get(cost.dtype)
+    if not rate:
+        return None
+    both = 2 * min(cost.read_bytes, cost.write_bytes)
+    rest = cost.read_bytes + cost.write_bytes - both
+    moving = both / measured["copy_bandwidth"] + rest / measured["read_bandwidth"]
+    return float(1e9 * max(cost.flops / rate, moving))

@@ -1,0 +1,232 @@
+"""A run: its folder, its worker, its budget. pytest and `python -m harness.run` both drive it case by case.
+
+A contender that crashes or hangs its process gets that status, the worker is replaced, and the contest goes on
+without it. Each record is on disk before the next case begins.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .catalog import Case, Catalog, Refused
+from .machine import git_state
+from .metrics import COMMON, Metric
+from .options import DEFAULT_BUDGETS, SUITE_BUDGET, Options
+from .process import WorkerLost, WorkerProcess, WorkerRefused
+from .record import Header, Record, RunWriter, read_run, record_from_data
+from .telemetry import Sampler
+
+LEAST_SECONDS = 2.0
+
+
+class Session:
+    """Everything between a request and its records.
+
+    Raises Refused when the request cannot be met: unknown names, a device that is not there, a run that cannot be
+    resumed.
+    """
+
+    def __init__(self, options: Options, runs: Path, resume: str | None = None) -> None:
+        self.begun = time.monotonic()
+        self._done: dict[str, dict[str, Record]] = {}
+        self._header: Header | None = None
+        self.problems: list[str] = []
+        if resume is not None:
+            options = self._resume(options, runs, resume)
+        else:
+            stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+            commit = git_state(options.path)["commit"] or "nocommit"
+            self.folder = runs / f"{stamp}-{options.study or 'all'}-{commit}"
+        self.options = options
+        self._writer: RunWriter | None = None
+        self._worker: WorkerProcess | None = None
+        self._sampler = Sampler()
+        self._contests_left = 1
+        self.left_out: list[str] = []
+        self.catalog = self._start()
+        self.budget = options.budget or self._default_budget()
+
+    def _default_budget(self) -> float:
+        if self.options.study is None and self.catalog.tier == "cpu":
+            studies = {case.study for case in self.catalog.cases}
+            return min(SUITE_BUDGET, DEFAULT_BUDGETS["cpu"] * max(1, len(studies)))
+        return DEFAULT_BUDGETS[self.catalog.tier]
+
+    def _resume(self, options: Options, runs: Path, resume: str) -> Options:
+        self.folder = Path(resume) if Path(resume).is_dir() else runs / resume
+        try:
+            run = read_run(self.folder)
+        except (OSError, ValueError) as error:
+            raise Refused(f"RESUME={resume}: {error}") from error
+        self._header = run.header
+        self.problems += run.problems
+        for record in run.records:
+            self._done.setdefault(record.case, {})[record.contender] = record
+        asked = run.header.options
+        words = ("device", "tier", "study", "model", "impl")
+        kept: dict[str, Any] = {word: asked.get(word) for word in words if getattr(options, word) is None}
+        return dataclasses.replace(options, **kept)
+
+    def _start(self) -> Catalog:
+        """Start a worker and read what it offers; without the user's file if that file takes the process down."""
+        self._worker = WorkerProcess(self.options, self.folder / "worker.log")
+        try:
+            answer = self._worker.wait()
+        except WorkerRefused as refusal:
+            self._discard_folder()
+            raise Refused(str(refusal)) from refusal
+        except WorkerLost as lost:
+            if self.options.impl is None:
+                log = self.folder / "worker.log"
+                raise Refused(f"the measuring process did not start: {lost}; see {log}") from lost
+            self.problems.append(f"IMPL={self.options.impl}: loading it failed: {lost}")
+            self.options = dataclasses.replace(self.options, impl=None)
+            return self._start()
+        catalog = Catalog.from_data(answer)
+        self.problems += [p for p in catalog.problems if p not in self.problems]
+        return catalog
+
+    def _discard_folder(self) -> None:
+        (self.folder / "worker.log").unlink(missing_ok=True)
+        if self.folder.is_dir() and not any(self.folder.iterdir()):
+            self.folder.rmdir()
+
+    @property
+    def worker(self) -> WorkerProcess:
+        """The worker at hand; a new one after the last was lost."""
+        if self._worker is None:
+            self._start()
+        assert self._worker is not None
+        return self._worker
+
+    def case(self, case: str) -> Case:
+        """A case of the catalog by its id."""
+        return next(c for c in self.catalog.cases if c.id == case)
+
+    def expect(self, contests: int) -> None:
+        """How many contests are to come: the budget is shared among them."""
+        self._contests_left = max(1, contests)
+
+    @property
+    def seconds_left(self) -> float:
+        """What remains of the budget."""
+        return self.budget - (time.monotonic() - self.begun)
+
+    @property
+    def metrics(self) -> Mapping[str, Metric]:
+        """Every declared metric, the operations' own included."""
+        return self._header.metrics if self._header else COMMON
+
+    def contenders(self, case: Case, selected: Sequence[str]) -> list[str]:
+        """`selected` with what its contest needs besides: the baseline, and a reference of each technique."""
+        able = {c.name: c for c in case.contenders if c.reason is None}
+        names = [name for name in selected if name in able]
+        needed = [f"{able[name].technique}/reference" for name in names]
+        needed += [name for name in case.baseline if name in able][:1]
+        return [*names, *dict.fromkeys(n for n in needed if n in able and n not in names)]
+
+    def measure(self, case_id: str, selected: Sequence[str]) -> dict[str, Record]:
+        """The contest of a case; records by contender, also of those that cannot run here.
+
+        Contests that do not fit in the budget any more are left out: the result is empty and `left_out` says so.
+        Raises OSError when the run's folder cannot be written.
+        """
+        case = self.case(case_id)
+        names = self.contenders(case, selected)
+        done = self._done.get(case_id, {})
+        reasons = {c.name: c.reason for c in case.contenders if c.reason is not None}
+        if all(name in done for name in [*names, *reasons]):
+            self._contests_left -= 1
+            return done
+        if self.seconds_left <= 0 and self._writer is not None:
+            self.left_out.append(case_id)
+            return {}
+        self._write_header()
+        seconds = max(LEAST_SECONDS, self.seconds_left / max(1, self._contests_left))
+        self._contests_left -= 1
+        begin = time.monotonic()
+        records = self._contest(case_id, names, seconds) if names else []
+        window = self._sampler.summary(begin, time.monotonic())
+        records = [dataclasses.replace(record, telemetry=window) for record in records]
+        records += self._outcomes(case_id, {name: ("unavailable", str(why)) for name, why in reasons.items()})
+        assert self._writer is not None
+        for record in records:
+            self._writer.record(record, self.metrics)
+        self._done[case_id] = {record.contender: record for record in records}
+        return self._done[case_id]
+
+    def _contest(self, case_id: str, names: list[str], seconds: float) -> list[Record]:
+        lost: dict[str, tuple[str, str]] = {}
+        remaining = list(names)
+        while remaining:
+            assert self._header is not None
+            try:
+                answer = self.worker.ask(
+                    do="contest",
+                    case=case_id,
+                    contenders=remaining,
+                    seconds=seconds,
+                    ceilings=dict(self._header.ceilings),
+                    folder=str(self.folder.resolve()),
+                )
+                records = [record_from_data(data) for data in answer["records"]]
+                return records + self._outcomes(case_id, lost)
+            except WorkerLost as gone:
+                self._worker = None
+                if gone.index < 0:
+                    lost.update(dict.fromkeys(remaining, ("error", f"the harness itself failed: {gone}")))
+                    break
+                lost[remaining.pop(gone.index)] = (gone.status, str(gone))
+            except RuntimeError as error:
+                lost.update(dict.fromkeys(remaining, ("error", f"the harness itself failed: {error}")))
+                break
+        return self._outcomes(case_id, lost)
+
+    def _outcomes(self, case_id: str, outcomes: Mapping[str, tuple[str, str]]) -> list[Record]:
+        if not outcomes:
+            return []
+        answer = self.worker.ask(do="outcomes", case=case_id, outcomes=dict(outcomes))
+        return [record_from_data(data) for data in answer["records"]]
+
+    def _write_header(self) -> None:
+        if self._writer is not None:
+            return
+        self._writer = RunWriter(self.folder)
+        if self.catalog.device == "cuda":
+            self._sampler.start()
+        if self._header is not None:
+            return
+        found = self.worker.ask(do="machine")
+        declared = {name: Metric(**metric) for name, metric in found["metrics"].items()}
+        options: dict[str, Any] = dataclasses.asdict(self.options)
+        options |= {"device": self.catalog.device, "tier": self.catalog.tier, "budget": self.budget}
+        for private in ("root", "package", "benches"):
+            options.pop(private)
+        self._header = Header(
+            run=self.folder.name,
+            started=datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+            machine=found["machine"],
+            ceilings=found["ceilings"],
+            options=options,
+            metrics=COMMON | declared,
+        )
+        self._writer.header(self._header)
+
+    @property
+    def records(self) -> list[Record]:
+        """Everything recorded so far."""
+        return [record for case in self._done.values() for record in case.values()]
+
+    def close(self) -> None:
+        """Stop worker and sampler; the records stay."""
+        self._sampler.stop()
+        if self._worker is not None:
+            self._worker.kill()
+            self._worker = None
+        if self._header is None:
+            self._discard_folder()

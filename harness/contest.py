@@ -137,9 +137,9 @@ class Contest:
     def _repair(self, side: Side) -> None:
         """Undo what a failed contender may have done to shared tensors."""
         with suppress(torch.cuda.OutOfMemoryError):
-            intact = verify.digest(self.operation, side.weights) == side.weights_digest
+            intact = verify.digest(side.weights) == side.weights_digest
             side.use_first()
-            if not intact or verify.digest(self.operation, side.inputs) != side.first_digest:
+            if not intact or side.digest() != side.first_digest:
                 side.restore()
 
     def _fail(self, name: str, error: BaseException) -> None:

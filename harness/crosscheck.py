@@ -17,24 +17,25 @@ from torch.profiler import ProfilerActivity, profile
 from .clock import CacheFlush, EventClock, empty_pair_ns
 
 AGREEMENT = 0.02
-CALLS = 30
+SLOTS = 12
+GATE_KERNEL = "spin_kernel"
 
 
 def kernels() -> dict[str, Callable[[], object]]:
     """Single kernels of 20 us and more, bound by memory and by arithmetic."""
     device, dtype = "cuda", torch.bfloat16
     found: dict[str, Callable[[], object]] = {}
-    for megabytes in (32, 128, 512):
+    for megabytes in (64, 128, 256, 512):
         source = torch.rand(megabytes * 1024**2 // 4, device=device)
         target = torch.empty_like(source)
         found[f"copy {megabytes} MB"] = lambda s=source, t=target: t.copy_(s)  # type: ignore[misc]
-    for n in (2048, 4096, 8192):
+    for n in (2048, 3072, 4096, 8192):
         a, b = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))
         c = torch.empty(n, n, device=device, dtype=dtype)
         found[f"matmul {n}"] = lambda a=a, b=b, c=c: torch.mm(a, b, out=c)  # type: ignore[misc]
     wide = torch.randn(8192, 8192, device=device, dtype=dtype)
     found["softmax 8192 x 8192"] = lambda: torch.softmax(wide, -1)
-    for length in (1024, 4096):
+    for length in (2048, 4096):
         q, k, v = (torch.randn(1, 32, length, 128, device=device, dtype=dtype) for _ in range(3))
         found[f"attention {length}"] = lambda q=q, k=k, v=v: scaled_dot_product_attention(  # type: ignore[misc]
             q, k, v, is_causal=True
@@ -42,29 +43,29 @@ def kernels() -> dict[str, Callable[[], object]]:
     return found
 
 
-def profiled_ns(call: Callable[[], object], flush: CacheFlush) -> float:
-    """Median over calls of the time from the first kernel's start to the last one's end, flushed before each."""
-
-    def trace(body: Callable[[], None]) -> list[tuple[int, int]]:
-        torch.cuda.synchronize()
-        with profile(activities=[ProfilerActivity.CUDA]) as seen:
-            body()
-            torch.cuda.synchronize()
-        events = [e for e in seen.profiler.kineto_results.events() if e.device_type().name == "CUDA"]
-        return sorted((int(e.start_ns()), int(e.end_ns())) for e in events if e.duration_ns() > 0)
-
-    def both() -> None:
-        flush()
-        call()
-
-    before = len(trace(flush))
-    spans = trace(lambda: [both() for _ in range(CALLS)] and None)
-    per_call = len(spans) // CALLS
+def compare(call: Callable[[], object], flush: CacheFlush, empty_ns: float) -> tuple[float, float]:
+    """Median nanoseconds of the same calls by events and by the profiler (first kernel's start to last one's end)."""
+    clock = EventClock(call, flush, 1, empty_ns)
+    clock.slot()
+    flush_kernels, call_kernels = len(_spans(flush)), len(_spans(call))
+    samples: list[float] = []
+    spans = _spans(lambda: samples.extend(sample for _ in range(SLOTS) for sample in clock.slot()))
+    per_call = flush_kernels + call_kernels
     times = []
-    for start in range(0, per_call * CALLS, per_call):
-        mine = spans[start + before : start + per_call]
+    for index in range(len(samples)):
+        mine = spans[index * per_call + flush_kernels : (index + 1) * per_call]
         times.append(mine[-1][1] - mine[0][0])
-    return statistics.median(times)
+    return statistics.median(samples), statistics.median(times)
+
+
+def _spans(body: Callable[[], object]) -> list[tuple[int, int]]:
+    """Start and end of each kernel that `body` puts on the GPU, the gate's left out, in order."""
+    torch.cuda.synchronize()
+    with profile(activities=[ProfilerActivity.CUDA], acc_events=True) as seen:
+        body()
+        torch.cuda.synchronize()
+    events = [e for e in seen.profiler.kineto_results.events() if e.device_type().name == "CUDA" and e.duration_ns() > 0]
+    return sorted((int(e.start_ns()), int(e.end_ns())) for e in events if GATE_KERNEL not in e.name())
 
 
 def main() -> int:
@@ -78,9 +79,7 @@ def main() -> int:
     agreeing = 0
     for name, call in kernels().items():
         call()
-        clock = EventClock(call, flush, 1, empty)
-        samples = [sample for _ in range(8) for sample in clock.slot()]
-        events, traced = statistics.median(samples), profiled_ns(call, flush)
+        events, traced = compare(call, flush, empty)
         difference = events / traced - 1
         agreeing += abs(difference) <= AGREEMENT and traced >= 20_000
         print(f"{name:22s} events {events / 1e3:9.2f} us   profiler {traced / 1e3:9.2f} us   {100 * difference:+.2f} %")

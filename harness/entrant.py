@@ -36,12 +36,12 @@ class Side:
         self.inputs = self._draw(seed + 1)
         self._second = self._changing(self._draw(seed + 2))
         self._first = {name: t.clone() for name, t in self._changing(self.inputs).items()}
-        self.weights_digest = verify.digest(operation, self.weights) if self.weights is not None else {}
+        self.weights_digest = verify.digest(self.weights)
         self.use_second()
         self.second_truth = self._truth(self.inputs)
         self.use_first()
         self.truth = self._truth(self.inputs)
-        self.first_digest = verify.digest(operation, self.inputs)
+        self.first_digest = self.digest()
         self.quality = self._quality()
 
     def _generator(self, seed: int) -> torch.Generator:
@@ -82,6 +82,10 @@ class Side:
         for tensor in self._changing(self.inputs).values():
             if tensor.is_floating_point() and tensor.numel() * tensor.element_size() <= ROLL_LIMIT_BYTES:
                 tensor.copy_(tensor.reshape(-1).roll(1).view_as(tensor))
+
+    def digest(self) -> dict[str, tuple[int, int]]:
+        """What must not change in the inputs."""
+        return verify.digest(self.inputs, self.operation.written(self.inputs))
 
     def restore(self) -> None:
         """Draw weights and inputs again, in place, after a contender has damaged them."""
@@ -180,11 +184,11 @@ class Entrant:
     def _judge(self, truth: verify.Truth) -> None:
         result = map_tensors(lambda t: t.detach().clone(), self.call())
         self._synchronize()
+        if verify.digest(self.side.weights) != self.side.weights_digest:
+            raise verify.Incorrect("changed its weights")
         found = [verify.check(result, truth)]
         if truth.written:
             found.append(verify.check_written(self.side.operation, self._unpack(self._own), truth))
-        if verify.digest(self.side.operation, self.side.weights) != self.side.weights_digest:
-            raise verify.Incorrect("changed its weights")
         errors = [self.distance, *found]
         self.distance = verify.Distance(max(d.error for d in errors), max(d.worst for d in errors))
 

@@ -31,7 +31,7 @@ def measure(call: Callable[[], Any], device: str) -> tuple[Any, Usage]:
         result = call()
         torch.cuda.synchronize()
         return result, Usage(torch.cuda.memory_allocated() - before, torch.cuda.max_memory_allocated() - before)
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as trace:
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as trace:
         result = call()
     events = [e for e in trace.profiler.kineto_results.events() if e.name() == "[memory]"]
     held = peak = 0
@@ -44,7 +44,7 @@ def measure(call: Callable[[], Any], device: str) -> tuple[Any, Usage]:
 def launches(call: Callable[[], Any]) -> int:
     """Kernels, copies and fills that one call puts on the GPU, counted by torch's profiler."""
     torch.cuda.synchronize()
-    with profile(activities=[ProfilerActivity.CUDA]) as trace:
+    with profile(activities=[ProfilerActivity.CUDA], acc_events=True) as trace:
         call()
         torch.cuda.synchronize()
     events = trace.profiler.kineto_results.events()

@@ -90,8 +90,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 class Node:
     """What a bench function receives: calling it reports this contender's record as the node's outcome."""
 
-    def __init__(self, request: pytest.FixtureRequest, benchmark: Any) -> None:
-        self._request, self._benchmark = request, benchmark
+    def __init__(self, request: pytest.FixtureRequest) -> None:
+        self._request = request
         self.case, self.contender = request.param
 
     def __call__(self) -> None:
@@ -132,17 +132,16 @@ class Node:
         from harness.record import load_samples
 
         samples = load_samples(self._request.config.stash[SESSION].folder, record)[:SHOWN_SAMPLES] / 1e9
-        if self._benchmark is None or not samples.size:
+        if not self._request.config.pluginmanager.hasplugin("benchmark") or not samples.size:
             return
+        benchmark = self._request.getfixturevalue("benchmark")
         clock = self._request.node.get_closest_marker("benchmark").kwargs["timer"]
         pending = iter(samples.tolist())
-        self._benchmark.group = record.case
-        self._benchmark.extra_info.update(
+        benchmark.group = record.case
+        benchmark.extra_info.update(
             {name: figure.value for name, figure in record.figures.items()} | {"baseline": record.baseline}
         )
-        self._benchmark.pedantic(
-            clock.advance, setup=lambda: ((next(pending),), {}), rounds=len(samples), warmup_rounds=0
-        )
+        benchmark.pedantic(clock.advance, setup=lambda: ((next(pending),), {}), rounds=len(samples), warmup_rounds=0)
 
 
 class VirtualClock:
@@ -162,15 +161,14 @@ class VirtualClock:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Each bench node gets a virtual clock for pytest-benchmark."""
     for item in items:
-        if "contender" in getattr(item, "fixturenames", ()):
+        if "contender" in getattr(item, "fixturenames", ()) and item.config.pluginmanager.hasplugin("benchmark"):
             item.add_marker(pytest.mark.benchmark(timer=VirtualClock()))
 
 
 @pytest.fixture
 def contender(request: pytest.FixtureRequest) -> Node:
     """The contender of this node."""
-    has_plugin = request.config.pluginmanager.hasplugin("benchmark")
-    return Node(request, request.getfixturevalue("benchmark") if has_plugin else None)
+    return Node(request)
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

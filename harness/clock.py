@@ -3,7 +3,7 @@
 On a GPU the host enqueues a gate (a kernel that only waits), then for each sample a cache flush, an event, the call
 and another event. While the gate holds, nothing behind it starts, so launch cost cannot leak into the time; the proof
 is that the first event is still pending when everything has been enqueued. Without the proof the gate is made longer,
-and after four attempts the call is bound by the host (it synchronises, or launches faster than the queue takes), and
+and after five attempts the call is bound by the host (it synchronises, or launches faster than the queue takes), and
 its time is wall time and called that. The flush *reads* twice the L2 cache: writing would leave dirty lines whose
 write-back the measured kernel would pay for.
 """
@@ -21,7 +21,7 @@ from .machine import last_level_cache_bytes
 Thunk = Callable[[], object]
 FALLBACK_CACHE_BYTES = 32 * 1024**2
 GATE_CYCLES = 400_000
-GATE_ATTEMPTS = 4
+GATE_ATTEMPTS = 5
 SLOT_NS = 200_000
 LAUNCH_LIMIT = 400
 

@@ -172,6 +172,8 @@ class Contest:
             if entrant.name not in self._failures:
                 self._finished[entrant.name] = entrant
             self._repair(entrant.side)
+        for entrant in entrants:
+            entrant.release()
 
     def _rounds(self, entrants: list[Entrant], first: int, deadline: float) -> int:
         look = first + FIRST_LOOK

@@ -64,7 +64,9 @@ def _spans(body: Callable[[], object]) -> list[tuple[int, int]]:
     with profile(activities=[ProfilerActivity.CUDA], acc_events=True) as seen:
         body()
         torch.cuda.synchronize()
-    events = [e for e in seen.profiler.kineto_results.events() if e.device_type().name == "CUDA" and e.duration_ns() > 0]
+    events = [
+        e for e in seen.profiler.kineto_results.events() if e.device_type().name == "CUDA" and e.duration_ns() > 0
+    ]
     return sorted((int(e.start_ns()), int(e.end_ns())) for e in events if GATE_KERNEL not in e.name())
 
 

@@ -107,6 +107,17 @@ class Side:
         return storage_bytes(self._changing(self.inputs))
 
 
+class Finished:
+    """What is left of a clock when its contender has been released."""
+
+    def __init__(self, name: str, submit_ns: float | None) -> None:
+        self.name, self.submit_ns = name, submit_ns
+
+    def slot(self) -> list[float]:
+        """Nothing is left to time."""
+        raise RuntimeError("this contender has been released")
+
+
 class Entrant:
     """One implementation being set up, verified and timed; raises what the implementation raises."""
 
@@ -198,6 +209,11 @@ class Entrant:
         self.samples += samples
         self.sample_rounds += [number] * len(samples)
         self.slots.append(sorted(samples)[len(samples) // 2])
+
+    def release(self) -> None:
+        """Give back the call and its state; what was measured stays."""
+        self.call = self._own = None  # type: ignore[assignment]
+        self.clock = Finished(self.clock.name, self.clock.submit_ns)
 
     def _synchronize(self) -> None:
         if self.side.device == "cuda":

@@ -144,7 +144,7 @@ class Session:
             self._contests_left -= 1
             return done
         if self.seconds_left <= 0 and self._writer is not None:
-            self.left_out.append(case_id)
+            self.left_out += [] if case_id in self.left_out else [case_id]
             return {}
         self._write_header()
         seconds = max(LEAST_SECONDS, self.seconds_left / max(1, self._contests_left))

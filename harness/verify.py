@@ -21,6 +21,7 @@ from .tree import cast, clone, map_tensors, named_tensors
 
 FROBENIUS_FACTOR = 2.0
 WORST_FACTOR = 4.0
+DIGEST_ELEMENTS = 64 * 1024**2
 Setup = Callable[[Any, Any], Any]
 
 
@@ -52,7 +53,8 @@ class Truth:
 
 
 def distance(result: Tensor, truth: Tensor) -> Distance:
-    """Errors of `result` against `truth`; infinite for values that are not finite."""
+    """Errors of `result` against `truth`, absolute where the truth is all zeros; infinite for values that are not
+    finite."""
     wide = torch.float64 if truth.dtype == torch.float64 else torch.float32
     exact, difference = truth.to(wide), result.detach().to(truth.device, wide)
     difference = difference - exact
@@ -61,10 +63,10 @@ def distance(result: Tensor, truth: Tensor) -> Distance:
     worst = float(difference.abs().max()) if difference.numel() else 0.0
     if not math.isfinite(off):
         return Distance(math.inf, math.inf)
-    rms = norm / math.sqrt(max(exact.numel(), 1))
+    count = math.sqrt(max(exact.numel(), 1))
     if norm == 0:
-        return Distance(0.0, 0.0) if off == 0 else Distance(math.inf, math.inf)
-    return Distance(off / norm, worst / rms)
+        return Distance(off / count, worst)
+    return Distance(off / norm, worst * count / norm)
 
 
 def calling(made: Any) -> Prepared:
@@ -202,13 +204,12 @@ def digest(tree: Any, writable: Mapping[str, Any] | None = None) -> dict[str, tu
 def _sum(tensor: Tensor) -> tuple[int, int]:
     """Sum of the bit patterns, and of their squares folded to 31 bits; both add up over parts of a tensor."""
     first = second = 0
-    rows = tensor.detach().reshape(-1)
-    size = rows.element_size()
-    view = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[size]
-    for chunk in rows.split(64 * 1024**2):
-        bits = chunk.contiguous().view(view).to(torch.int64)
-        first += int(bits.sum())
-        second += int((bits * bits % 2147483647).sum())
+    view = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()]
+    for part in tensor.detach() if tensor.dim() > 1 else [tensor.detach()]:
+        for chunk in part.reshape(-1).split(DIGEST_ELEMENTS):
+            bits = chunk.view(view).to(torch.int64)
+            first += int(bits.sum())
+            second += int((bits * bits % 2147483647).sum())
     return first, second
 
 

@@ -6,7 +6,7 @@ import pytest
 
 CASE = "toy.product/square/n64"
 
-WRONG = '''
+WRONG = """
 def declare(setup):
     return implementation("toy.product", technique="plain", kind="optimized")(setup)
 
@@ -123,7 +123,7 @@ def copies_its_inputs(w, shape):
 @declare
 def honest(w, shape):
     return lambda x: torch.mm(x, w)
-'''
+"""
 
 VERDICTS = {
     "one_wrong_element": ("incorrect", "output"),
@@ -162,7 +162,7 @@ def test_wrong_contenders_are_named_and_the_others_measured(checkout):
     assert "INCORRECT" in done.stdout
 
 
-DEADLY = '''
+DEADLY = """
 def declare(setup):
     return implementation("toy.product", technique="plain", kind="optimized")(setup)
 
@@ -199,7 +199,7 @@ def dies_while_timed(w, shape):
 @declare
 def honest(w, shape):
     return lambda x: torch.mm(x, w)
-'''
+"""
 
 
 def test_a_dead_worker_costs_one_contender_not_the_run(checkout):

@@ -1,7 +1,8 @@
 """How fast is a matrix product?"""
 
-from harness import Workload
 from impls.toy.contract import Square
+
+from harness import Workload
 
 STUDY = "toy"
 

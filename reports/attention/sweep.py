@@ -1,0 +1,147 @@
+"""Cases that differ in length alone, and what a sweep over lengths says: who is best where, and where MLA overtakes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from harness.record import Figure, Record
+
+from .. import facts
+from ..contest import plain
+from ..units import length
+from ..view import View, mapping
+
+BASE, LATENT = "mha", "mla"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Cases of one operation and model at one batch, by KV length (decode) or sequence length, ascending."""
+
+    view: View
+    operation: str
+    model: str
+    setting: str
+    batch: float
+    points: tuple[tuple[float, facts.Case], ...]
+
+    @property
+    def title(self) -> str:
+        """Model and what is held fixed: `v3, batch 128`."""
+        return ", ".join(filter(None, (self.model, self.setting)))
+
+    @property
+    def lengths(self) -> list[float]:
+        """Lengths in tokens."""
+        return [n for n, _ in self.points]
+
+    @cached_property
+    def techniques(self) -> list[str]:
+        """Techniques with a latency anywhere in the sweep."""
+        return facts.techniques(r for _, case in self.points for r in case.records if "latency" in r.figures)
+
+    def best(self, technique: str) -> list[tuple[float, Record]]:
+        """The fastest contender of a technique at each length where one passed."""
+        return [(n, found) for n, case in self.points if (found := case.best(technique)) is not None]
+
+    @cached_property
+    def ratios(self) -> list[tuple[float, Figure]]:
+        """MLA's latency over MHA's, the best implementation of each, at each length that has both."""
+        found = []
+        for n, case in self.points:
+            top, bottom = case.best(LATENT), case.best(BASE)
+            value = facts.ratio(self.view.run, top, bottom) if top is not None and bottom is not None else None
+            if value is not None:
+                found.append((n, value))
+        return found
+
+
+@dataclass(frozen=True)
+class Crossover:
+    """Where MLA overtakes MHA; `tokens` is None when that is not within the measured range."""
+
+    tokens: float | None
+    sentence: str
+
+
+def crossover(points: Sequence[tuple[float, float]]) -> Crossover:
+    """From (length, MLA over MHA) by length: the last crossing below 1, on straight lines in log-log."""
+    if not points:
+        return Crossover(None, "MLA and MHA were not measured together")
+    first, last = points[0], points[-1]
+    if all(value < 1 for _, value in points):
+        if len(points) == 1:
+            return Crossover(None, f"MLA is ahead at the one length measured, {length(first[0])} tokens")
+        return Crossover(
+            None,
+            f"MLA is ahead at every measured length, from {length(first[0])} tokens on; any crossing lies below, not "
+            "within the measured range",
+        )
+    if all(value >= 1 for _, value in points):
+        if len(points) == 1:
+            return Crossover(None, f"MLA is not ahead at the one length measured, {length(first[0])} tokens")
+        return Crossover(None, f"MLA does not overtake MHA within the measured range, up to {length(last[0])} tokens")
+    if last[1] >= 1:
+        return Crossover(None, f"MLA is ahead at some lengths, yet behind again at {length(last[0])} tokens")
+    position = max(i for i, (_, value) in enumerate(points) if value >= 1)
+    (before, high), (after, low) = points[position], points[position + 1]
+    part = math.log(high) / (math.log(high) - math.log(low))
+    tokens = before * (after / before) ** part
+    between = f"between the measured {length(before)} and {length(after)}"
+    return Crossover(tokens, f"MLA overtakes MHA at about {length(roughly(tokens))} tokens, interpolated {between}")
+
+
+def roughly(value: float) -> float:
+    """Two significant digits: all that an interpolation is worth."""
+    return float(f"{value:.2g}")
+
+
+def sweeps(view: View, operation: str) -> list[Sweep]:
+    """Sweeps of an operation: those with the most comparable lengths first, then the larger batch."""
+    groups: dict[tuple[str, str, float], dict[float, facts.Case]] = {}
+    heads: dict[str, set[Any]] = {}
+    for case in view.of("attention"):
+        heads.setdefault(case.first.model, set()).add(mapping(mapping(case.first.shape).get("model")).get("heads"))
+    for case in view.cases:
+        shape = mapping(case.first.shape)
+        n = plain(shape.get("length"))
+        if case.first.operation != operation or n is None or n <= 0:
+            continue
+        batch = plain(shape.get("batch")) or 0.0
+        groups.setdefault((case.first.model, setting(case.first, len(heads[case.first.model]) > 1), batch), {})[n] = (
+            case
+        )
+    found = [
+        Sweep(view, operation, model, held, batch, tuple(sorted(cases.items())))
+        for (model, held, batch), cases in groups.items()
+    ]
+    found = [sweep for sweep in found if sweep.techniques]
+    return sorted(found, key=lambda s: (-comparable(s.points), -len(s.techniques), -len(s.points), -s.batch))
+
+
+def comparable(points: Iterable[tuple[float, facts.Case]]) -> int:
+    """At how many lengths both MHA and MLA have a latency."""
+    return sum(case.best(BASE) is not None and case.best(LATENT) is not None for _, case in points)
+
+
+def setting(record: Record, with_heads: bool) -> str:
+    """What a sweep holds fixed besides the model, in words; heads where a model is measured with several numbers."""
+    shape = mapping(record.shape)
+    words = []
+    batch, new = plain(shape.get("batch")), plain(shape.get("new_tokens"))
+    if batch is not None:
+        words.append(f"batch {batch:g}")
+    if new is not None and new != 1:
+        words.append(f"{new:g} new tokens")
+    if shape.get("ragged"):
+        words.append("ragged lengths")
+    if shape.get("cache") not in (None, "native"):
+        words.append(f"{shape['cache']} cache")
+    heads = plain(mapping(shape.get("model")).get("heads"))
+    if with_heads and heads is not None:
+        words.append(f"{heads:g} heads")
+    return ", ".join(words)

@@ -1,0 +1,322 @@
+"""The leaf of the site: one case, every contender in it, and all that is needed to doubt or repeat a number."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from harness.record import Record
+
+from . import facts, samples, study
+from .markup import Child, Html, join, paragraphs, tag
+from .page import badges
+from .table import Cell, number, pairs, row, table
+from .units import DASH, MISSING, digits, full, show, whole
+from .view import View, mapping
+
+OPTIONS = {"study": "STUDY", "model": "MODEL", "tier": "TIER", "device": "DEVICE", "impl": "IMPL"}
+READINGS = {
+    "sm_clock_mhz": ("SM clock", "MHz"),
+    "memory_clock_mhz": ("Memory clock", "MHz"),
+    "power_w": ("Power", "W"),
+    "temperature_c": ("Temperature", "°C"),
+    "utilisation": ("Utilisation", "share"),
+    "memory_used_bytes": ("Memory in use", "bytes"),
+}
+
+
+def page(view: View, case: facts.Case) -> Html:
+    """The content of a case's page."""
+    first = case.first
+    return join(
+        tag("p", f"{first.study.capitalize()} · {first.operation} · {first.model}", class_="kicker"),
+        tag("h1", case.id, class_="id"),
+        tag("p", answer(view, case), class_="answer"),
+        repeat(view, case),
+        section("Contenders", contenders(view, case), failures(case)),
+        section("Samples", samples.figures(view, case)),
+        section("Verification", verification(view, case)),
+        section("Cost and floor", cost(view, case)),
+        section("Memory", memory(view, case)),
+        section("Other figures", others(view, case)),
+        section("How it was timed", timing(case)),
+        section("The GPU meanwhile", telemetry(case)),
+        section("Sizes", pairs(sizes(first.shape))),
+        section("Implementations", [implementation(view, record) for record in case.records]),
+    )
+
+
+def section(title: str, *content: Child) -> Html | None:
+    """A titled section, or nothing where there is nothing to tell."""
+    body = join(*content)
+    return tag("section", tag("h2", title), body) if body else None
+
+
+def answer(view: View, case: facts.Case) -> str:
+    """Who is fastest, by how much, and how far from the floor."""
+    if not case.passed:
+        found = ", ".join(f"{n} {facts.status_words(s)}" for s, n in facts.counts(case.records))
+        return f"No contender has a latency here: {found}."
+    best = case.passed[0]
+    text = f"{best.contender} is the fastest of {len(case.passed)} that passed: {full(best.figures['latency'], 'ns')}"
+    baseline = case.baseline
+    if baseline is not None and baseline is not best and best.value("ratio") is not None:
+        text += f", {full(best.figures['ratio'], 'ratio')} of the time of {baseline.contender}"
+    share = best.value("floor_share")
+    text += f", at {show(share, 'share')} of what the hardware allows." if share is not None else "."
+    if any(word == "suspect" for word, _ in facts.cautions(best)):
+        text += " That is more than the measured ceilings allow, so it is suspect."
+    return text
+
+
+def command(view: View, case: str) -> str:
+    """The line that measures this case again, with the run's own options."""
+    options = mapping(view.run.header.options)
+    words = [f"{name}={shlex.quote(str(options[key]))}" for key, name in OPTIONS.items() if options.get(key)]
+    return " ".join(["make bench", f"K={shlex.quote(case)}", *words])
+
+
+def repeat(view: View, case: facts.Case) -> Html:
+    """The command with a button that copies it."""
+    return tag(
+        "div",
+        tag("span", "Repeat it", class_="label"),
+        tag("code", command(view, case.id)),
+        tag("button", "Copy", type="button", class_="copy"),
+        class_="command",
+    )
+
+
+def contenders(view: View, case: facts.Case) -> Html:
+    """The study's rows for this case alone."""
+    fastest = case.passed[0].value("latency") if case.passed else None
+    rows = [study.contender_row(view, case, r, fastest) for r in [*case.passed, *case.untimed]]
+    return table(["Contender", *study.COLUMNS], rows, class_="contenders", label=f"Contenders of {case.id}")
+
+
+def failures(case: facts.Case) -> Html | None:
+    """What each contender that ran and did not pass was told."""
+    failed = [r for r in case.records if r.status not in ("passed", "unavailable")]
+    items = [tag("li", tag("b", r.contender), f" {facts.status_words(r.status)}: {r.reason}") for r in failed]
+    return join(tag("h3", "Failures"), tag("ul", items, class_="failures")) if items else None
+
+
+def verification(view: View, case: facts.Case) -> Html | None:
+    """Error against limit; an error's share of its limit is drawn behind it."""
+    rows = []
+    for record in case.records:
+        found = mapping(record.verification)
+        if not found:
+            continue
+        error, limit = plain(found.get("error")), plain(found.get("limit"))
+        rows.append(
+            row(
+                [
+                    study.contender_name(view, record),
+                    number(
+                        digits(error) if error is not None else MISSING,
+                        error / limit if error is not None and limit else None,
+                    ),
+                    number(digits(limit) if limit is not None else MISSING),
+                    number(judged(found.get("worst"))),
+                    number(judged(found.get("worst_limit"))),
+                    str(found.get("precision") or MISSING),
+                    ", ".join(map(str, found.get("checked") or [])) or MISSING,
+                ]
+            )
+        )
+    if not rows:
+        return None
+    lead = tag(
+        "p",
+        "Relative Frobenius error against the technique's own reference in higher precision, on fresh random "
+        "inputs and poisoned memory, before timing and again after on other inputs. Worst: the largest "
+        "single deviation over the result's root mean square.",
+    )
+    columns = ["Contender", ">Error", ">Limit", ">Worst element", ">Its limit", "Judged in", "Compared"]
+    return join(lead, table(columns, rows, label="Verification"))
+
+
+def plain(value: Any) -> float | None:
+    """A number from JSON, or None."""
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+def judged(value: Any) -> str:
+    """A verification figure: a number, or what else was recorded."""
+    found = plain(value)
+    return digits(found) if found is not None else MISSING if value is None else str(value)
+
+
+def cost(view: View, case: facts.Case) -> Html | None:
+    """Work by the cost model, the floor it implies, and the rates reached."""
+    rows = []
+    for record in case.passed:
+        flops, moved = record.value("flops"), record.value("bytes")
+        intensity = f"{digits(flops / moved)} FLOP/B" if flops is not None and moved else MISSING
+        names = ("floor", "floor_share", "flop_rate", "byte_rate")
+        cells: list[Cell | Child] = [view.cell(record, "flops"), view.cell(record, "bytes"), number(intensity)]
+        rows.append(row([study.contender_name(view, record), *cells, *(view.cell(record, name) for name in names)]))
+    if not rows:
+        return None
+    lead = tag(
+        "p",
+        "FLOPs and least bytes are the technique's, whoever implements it. The floor is the larger of the "
+        "two times they need at the ceilings measured in this run.",
+    )
+    columns = ["Contender", ">FLOPs", ">Least bytes", ">Intensity", ">Floor", ">Share", ">FLOP rate", ">Byte rate"]
+    return join(lead, table(columns, rows, label="Cost and floor"))
+
+
+def memory(view: View, case: facts.Case) -> Html | None:
+    """Resident, the state within it, and the peak above both."""
+    names = ("resident", "state", "peak")
+    measured = [r for r in case.passed if any(r.value(name) is not None for name in names)]
+    most = {name: max((r.value(name) or 0.0 for r in measured), default=0.0) for name in names}
+    rows = [
+        row(
+            [
+                study.contender_name(view, r),
+                *(view.cell(r, name, (r.value(name) or 0.0) / most[name] if most[name] else None) for name in names),
+                r.layout or MISSING,
+            ]
+        )
+        for r in measured
+    ]
+    lead = tag(
+        "p",
+        "Resident: weights, what setup keeps, and state. State: the part that a call updates. Peak: the "
+        "highest allocation of one call above these.",
+    )
+    columns = ["Contender", ">Resident", ">State", ">Peak", "Layout"]
+    return join(lead, table(columns, rows, label="Memory")) if rows else None
+
+
+def others(view: View, case: facts.Case) -> Html | None:
+    """Every figure that no other table here shows, so that an operation's own metrics appear unasked."""
+    shown = {
+        "latency",
+        "ratio",
+        "floor",
+        "floor_share",
+        "throughput",
+        "resident",
+        "state",
+        "peak",
+        "flops",
+        "bytes",
+        "flop_rate",
+        "byte_rate",
+        "error",
+    }
+    names = [name for name in dict.fromkeys(n for r in case.passed for n in r.figures) if name not in shown]
+    if not names:
+        return None
+    rows = [row([study.contender_name(view, r), *(view.cell(r, name) for name in names)]) for r in case.passed]
+    words = [(name.replace("_", " "), view.metrics[name].meaning) for name in names if name in view.metrics]
+    heads = [f">{name.replace('_', ' ')}" for name in names]
+    return join(table(["Contender", *heads], rows, label="Other figures"), pairs(words))
+
+
+def timing(case: facts.Case) -> Html | None:
+    """Clock, caches, pairing, rounds and samples, with each caution spelled out."""
+    rows, notes = [], []
+    for record in case.passed:
+        found = mapping(record.timing)
+        words = [found.get(name) for name in ("clock", "caches", "pairing")]
+        counts = [plain(found.get(name)) for name in ("rounds", "samples", "outliers")]
+        rows.append(
+            row(
+                [
+                    record.contender,
+                    *(str(w) if w else MISSING for w in words),
+                    *(number(whole(n) if n is not None else MISSING) for n in counts),
+                    str(found.get("stopped") or MISSING),
+                ]
+            )
+        )
+        notes += [tag("li", tag("b", f"{record.contender}, {word}: "), why) for word, why in facts.cautions(record)]
+    if not rows:
+        return None
+    columns = ["Contender", "Clock", "Caches", "Pairing", ">Rounds", ">Samples", ">Outliers", "Stopped by"]
+    lead = tag("p", "Contenders take turns in short slots in random order; outliers are counted, never dropped.")
+    return join(lead, table(columns, rows, label="Timing"), tag("ul", notes, class_="failures") if notes else None)
+
+
+def telemetry(case: facts.Case) -> Html | None:
+    """Clocks, power and temperature while the case was measured."""
+    rows = []
+    for record in case.records:
+        found = mapping(record.telemetry)
+        if found:
+            readings = [reading(found.get(name), unit) for name, (_, unit) in READINGS.items()]
+            energy = plain(found.get("energy_j"))
+            throttle = ", ".join(map(str, found.get("throttle") or [])) or "none"
+            rows.append(
+                row(
+                    [
+                        record.contender,
+                        *readings,
+                        number(f"{digits(energy)} J" if energy is not None else MISSING),
+                        throttle,
+                    ]
+                )
+            )
+    if not rows:
+        return None
+    columns = ["Contender", *(f">{title}" for title, _ in READINGS.values()), ">Energy", "Throttling"]
+    lead = tag("p", "Median, with the least and greatest reading. Energy is the counter's advance over the window.")
+    return join(lead, table(columns, rows, label="Telemetry"))
+
+
+def reading(value: Any, unit: str) -> Cell:
+    """One sensor: its median and range, or that it was not recorded."""
+    found = mapping(value)
+    median = plain(found.get("median", value))
+    if median is None:
+        return number(tag("span", DASH, class_="quiet"), note=MISSING)
+    low, high = plain(found.get("min")), plain(found.get("max"))
+    bounds = (
+        f"{digits(low)} to {digits(high)}"
+        if low is not None and high is not None and unit not in ("bytes", "share")
+        else None
+    )
+    text = show(median, unit) if unit in ("bytes", "share") else f"{digits(median)} {unit}"
+    return number(tag("span", text, tag("small", bounds) if bounds else None, class_="v"))
+
+
+def sizes(shape: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Child]]:
+    """The shape's entries, nested ones by dotted name."""
+    found: list[tuple[str, Child]] = []
+    for name, value in mapping(shape).items():
+        if isinstance(value, Mapping):
+            found += sizes(value, f"{prefix}{name}.")
+        elif value is not None:
+            found.append((f"{prefix}{name}", whole(value) if type(value) is int else str(value)))
+    return found
+
+
+def implementation(view: View, record: Record) -> Html:
+    """What the author says of it, where its source is, and whether that is still the code measured."""
+    file, digest = record.source.get("file"), record.source.get("digest")
+    drift = view.drifted(record)
+    origin = [tag("code", file or MISSING), " · digest ", tag("code", digest or MISSING)]
+    if drift:
+        origin.append(tag("span", f" · {drift}", class_="caution"))
+    status = None if record.status == "passed" else tag("p", f"{facts.status_words(record.status)}: {record.reason}")
+    lines = record.doc.strip().splitlines()
+    return tag(
+        "details",
+        tag(
+            "summary",
+            study.contender_name(view, record),
+            " ",
+            tag("span", lines[0] if lines else "", class_="quiet"),
+            badges(view, record),
+        ),
+        tag("p", origin, class_="origin"),
+        status,
+        paragraphs(record.doc) if record.doc.strip() else tag("p", "It has no docstring.", class_="quiet"),
+        class_="implementation",
+    )

@@ -1,0 +1,171 @@
+/* Theme, figures, tabs, filter, copy. State lives in the address after "#" (theme=dark&q=mla), so a link shows the same. */
+(function () {
+  "use strict";
+  var root = document.documentElement;
+  var DARK = {
+    "#1d1d1f": "#e9e7e2", "#009e73": "#3fc79b", "#d55e00": "#f28b45", "#0072b2": "#58abe3",
+    "#e69f00": "#f0b840", "#cc79a7": "#dd9cc0", "#56b4e9": "#7cc9f3", "#7a7a7a": "#a8a8a8"
+  };
+
+  function state() {
+    var text = location.hash.slice(1);
+    return new URLSearchParams(text.indexOf("=") >= 0 ? text : "");
+  }
+  function remember(key, value) {
+    var now = state();
+    if (value) { now.set(key, value); } else { now.delete(key); }
+    var text = now.toString();
+    try { history.replaceState(null, "", text ? "#" + text : location.pathname.split("/").pop() + location.search); } catch (e) { /* sandboxed */ }
+  }
+  function stored(value) {
+    try {
+      if (value) { localStorage.setItem("whalebench-theme", value); }
+      return localStorage.getItem("whalebench-theme");
+    } catch (e) { return null; }
+  }
+  function dark() {
+    var chosen = root.dataset.theme;
+    return chosen ? chosen === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+  }
+  var wanted = state().get("theme") || stored();
+  if (wanted === "dark" || wanted === "light") { root.dataset.theme = wanted; }
+
+  function style() {
+    var css = getComputedStyle(root), pick = function (name) { return css.getPropertyValue(name).trim(); };
+    return { ink: pick("--ink"), soft: pick("--soft"), rule: pick("--rule"), card: pick("--card"), sans: pick("--sans") };
+  }
+  function axis(own, s) {
+    var title = Object.assign({ font: { size: 12, color: s.soft }, standoff: 10 }, own.title || {});
+    return Object.assign({
+      gridcolor: s.rule, linecolor: s.rule, zerolinecolor: s.rule, tickcolor: s.rule, automargin: true,
+      tickfont: { size: 11, color: s.soft }, fixedrange: matchMedia("(pointer: coarse)").matches
+    }, own, { title: title });
+  }
+  function themed(spec, narrow) {
+    var text = JSON.stringify(spec);
+    if (dark()) { Object.keys(DARK).forEach(function (hue) { text = text.split(hue).join(DARK[hue]); }); }
+    var figure = JSON.parse(text), s = style(), own = figure.layout;
+    figure.layout = Object.assign({
+      paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", autosize: true,
+      font: { family: s.sans, size: 12, color: s.ink },
+      margin: { l: narrow ? 44 : 64, r: narrow ? 12 : 28, t: 20, b: 48 },
+      legend: { orientation: "h", x: 0, xanchor: "left", y: 1.02, yanchor: "bottom", font: { size: narrow ? 10.5 : 12 }, bgcolor: "rgba(0,0,0,0)" },
+      hoverlabel: { bgcolor: s.card, bordercolor: s.rule, font: { family: s.sans, size: 12, color: s.ink } },
+      dragmode: false, barcornerradius: 3
+    }, own, { xaxis: axis(own.xaxis || {}, s), yaxis: axis(own.yaxis || {}, s) });
+    (figure.layout.annotations || []).forEach(function (note) { note.font = { size: 11, color: s.soft }; note.arrowcolor = s.soft; });
+    return figure;
+  }
+  function draw(box) {
+    if (!window.Plotly || box.closest("[hidden]")) { return; }
+    var figure = themed(box.spec, box.clientWidth < 560);
+    Plotly.react(box.target, figure.data, figure.layout, {
+      responsive: true, displaylogo: false, displayModeBar: false, doubleClick: "reset", scrollZoom: false
+    });
+  }
+  function figures() { document.querySelectorAll(".plot").forEach(draw); }
+
+  function prepareFigures() {
+    document.querySelectorAll(".plot").forEach(function (box) {
+      box.spec = JSON.parse(box.querySelector("script").textContent);
+      box.target = document.createElement("div");
+      box.appendChild(box.target);
+    });
+  }
+  function prepareTabs() {
+    document.querySelectorAll(".tabs").forEach(function (box) {
+      var panels = Array.prototype.filter.call(box.children, function (c) { return c.classList.contains("panel"); });
+      var list = document.createElement("div"), key = "tab-" + box.dataset.name;
+      list.className = "tablist";
+      list.setAttribute("role", "tablist");
+      var buttons = panels.map(function (panel, index) {
+        var button = document.createElement("button");
+        button.type = "button";
+        button.textContent = panel.dataset.label;
+        button.setAttribute("role", "tab");
+        panel.setAttribute("role", "tabpanel");
+        panel.setAttribute("aria-label", panel.dataset.label);
+        button.addEventListener("click", function () { show(index); remember(key, index ? String(index) : ""); });
+        button.addEventListener("keydown", function (event) {
+          var step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+          if (step) { show((index + step + panels.length) % panels.length, true); }
+        });
+        list.appendChild(button);
+        return button;
+      });
+      function show(chosen, focus) {
+        panels.forEach(function (panel, index) {
+          panel.hidden = index !== chosen;
+          buttons[index].setAttribute("aria-selected", String(index === chosen));
+          buttons[index].tabIndex = index === chosen ? 0 : -1;
+        });
+        if (focus) { buttons[chosen].focus(); }
+        panels[chosen].querySelectorAll(".plot").forEach(draw);
+      }
+      box.prepend(list);
+      show(Math.min(Number(state().get(key)) || 0, panels.length - 1));
+    });
+  }
+  function prepareFilter() {
+    document.querySelectorAll(".filter").forEach(function (input) {
+      var section = input.closest("section"), told = section.querySelector(".filtered");
+      var rows = Array.prototype.slice.call(section.querySelectorAll(".filterable tbody tr"));
+      function apply() {
+        var words = input.value.toLowerCase().split(/\s+/).filter(Boolean), hidden = 0, group = null, any = false;
+        rows.forEach(function (row) {
+          if (row.classList.contains("group")) {
+            if (group) { group.hidden = !any; }
+            group = row; any = false;
+            return;
+          }
+          var text = ((row.dataset.case || "") + " " + row.textContent).toLowerCase();
+          row.hidden = !words.every(function (word) { return text.indexOf(word) >= 0; });
+          if (row.hidden) { hidden += 1; } else { any = true; }
+        });
+        if (group) { group.hidden = !any; }
+        told.textContent = hidden ? hidden + " rows hidden" : "";
+      }
+      input.value = state().get("q") || "";
+      input.addEventListener("input", function () { apply(); remember("q", input.value); });
+      apply();
+    });
+  }
+  function prepareButtons() {
+    document.querySelectorAll(".theme").forEach(function (button) {
+      button.addEventListener("click", function () {
+        root.dataset.theme = dark() ? "light" : "dark";
+        stored(root.dataset.theme);
+        if (state().get("theme")) { remember("theme", root.dataset.theme); }
+        figures();
+      });
+    });
+    document.querySelectorAll(".copy").forEach(function (button) {
+      button.addEventListener("click", function () {
+        var code = button.parentElement.querySelector("code"), range = document.createRange(), selection = getSelection();
+        range.selectNodeContents(code);
+        selection.removeAllRanges();
+        selection.addRange(range);
+        var done = false;
+        try { done = document.execCommand("copy"); } catch (e) { /* the selection stays for the user's own copy */ }
+        if (!done && navigator.clipboard) { navigator.clipboard.writeText(code.textContent); done = true; }
+        button.textContent = done ? "Copied" : "Selected";
+        setTimeout(function () { button.textContent = "Copy"; }, 1500);
+      });
+    });
+    document.querySelectorAll(".runs").forEach(function (list) {
+      list.addEventListener("change", function () { if (list.value) { location.href = list.value + location.hash; } });
+    });
+  }
+  document.addEventListener("DOMContentLoaded", function () {
+    prepareFigures();
+    prepareTabs();
+    prepareFilter();
+    prepareButtons();
+    figures();
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", figures);
+    window.addEventListener("beforeprint", function () {
+      document.querySelectorAll(".panel[hidden]").forEach(function (panel) { panel.hidden = false; });
+      figures();
+    });
+  });
+})();

@@ -68,7 +68,7 @@ def line(
     low: Sequence[float | None] = (),
     high: Sequence[float | None] = (),
 ) -> Trace:
-    """A series with markers and, where known, intervals; `words`, a template or a text a point, is what hovering tells."""
+    """A series with markers and, where known, intervals; `words` (template or texts) is what hovering tells."""
     trace: Trace = {
         "type": "scatter",
         "mode": "lines+markers",

@@ -16,7 +16,7 @@ import numpy as np
 from harness.record import Record
 
 from . import facts
-from .markup import Html, join, tag
+from .markup import Child, Html, join, tag
 from .page import badges
 from .table import Cell, number, table
 from .units import digits, show

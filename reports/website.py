@@ -67,7 +67,10 @@ def newest(folder: Path) -> list[Path]:
 
 
 def build(found: Found, out: Path, root: Path) -> list[Path]:
-    """Write the site into `out`, replacing an earlier site; returns the pages. Raises ValueError for a folder of others."""
+    """Write the site into `out`, replacing an earlier one; returns its pages.
+
+    Raises ValueError when `out` holds something else.
+    """
     if out.exists() and any(out.iterdir()) and not (out / MARKER).exists():
         raise ValueError(f"{out} is not empty and not a site of this program; choose another folder with --out")
     partial = out.with_name(f"{out.name}.partial-{os.getpid()}")

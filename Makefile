@@ -22,7 +22,7 @@ words = $(if $(STUDY),--study '$(STUDY)') $(if $(DEVICE),--device '$(DEVICE)') $
 	$(if $(BUDGET),--budget '$(BUDGET)') $(if $(MODEL),--model '$(MODEL)') $(if $(IMPL),--impl '$(IMPL)') \
 	$(if $(RESUME),--resume '$(RESUME)')
 
-.PHONY: help bench list test report serve lint clean
+.PHONY: help bench list test report keep serve lint clean
 
 help: ## this list
 	@echo "whalebench: what do DeepSeek's ideas buy, on this machine?"; echo
@@ -48,6 +48,9 @@ test: $(READY) $(TOOLS) ## the test suite
 report: $(READY) ## pages from the newest run and the recorded ones (RUNS='a b' for others)
 	@if $(PY) -c 'import plotly, pandas' 2>/dev/null; then $(PY) -m reports $(RUNS); \
 	else echo "plotly or pandas is not installed here: no pages written; copy the run's folder to a machine that has them"; fi
+
+keep: $(READY) ## put a run under reports/recorded, thinned (RUN=runs/...)
+	@$(PY) -m harness.keep $(RUN)
 
 serve: $(READY) ## show the report at http://127.0.0.1:8000
 	@$(PY) -m reports serve

@@ -28,6 +28,6 @@ def outcome(workload: Workload, implementation: Implementation, root: str, **fou
             "file": source if not source.startswith("..") else implementation.source.name,
             "digest": implementation.digest,
         },
-        doc=implementation.doc,
+        doc=implementation.doc.split("\n\n")[0],
         **found,
     )

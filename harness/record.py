@@ -56,6 +56,7 @@ class Record:
     timing        clock (event, graph, host-bound, wall), caches, pairing, rounds, outliers, suspect, ...
     samples       {"file", "key", "count"} of the raw samples, in order of measurement
     source        file and digest of the implementation when it was measured
+    doc           the first paragraph of the implementation's docstring
     telemetry     clocks, power, temperature, throttling while it was measured; None without a sensor
     """
 
@@ -173,7 +174,7 @@ class RunWriter:
         partial.replace(self.folder / name)
 
     def _append(self, line: dict[str, Any]) -> None:
-        text = json.dumps(line, allow_nan=False, separators=(",", ":"), default=str)
+        text = json.dumps(_compact(line), allow_nan=False, separators=(",", ":"), default=str)
         with self.path.open("a+b") as file:
             if file.tell() and self._torn(file):
                 file.write(b"\n")
@@ -241,6 +242,17 @@ def read_runs(folders: Iterable[Path]) -> tuple[list[Run], list[str]]:
         except (OSError, ValueError) as error:
             problems.append(str(error))
     return runs, problems
+
+
+def _compact(value: Any) -> Any:
+    """Numbers with seven significant digits, whole ones as integers: more than any timer resolves."""
+    if isinstance(value, float) and math.isfinite(value):
+        return int(value) if value.is_integer() and abs(value) < 1e15 else float(f"{value:.7g}")
+    if isinstance(value, Mapping):
+        return {key: _compact(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_compact(item) for item in value]
+    return value
 
 
 def record_from_data(data: Mapping[str, Any]) -> Record:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.keep import keep
 from harness.metrics import COMMON
 from harness.record import Figure, Header, Record, RunWriter, load_samples, read_run, read_runs, slug
 
@@ -145,3 +146,17 @@ def test_lines_hold_plain_json(tmp_path):
 @given(st.text(min_size=1, max_size=60))
 def test_slugs_are_file_names(text):
     assert "/" not in slug(text) and "\0" not in slug(text)
+
+
+def test_a_kept_run_is_thinned_and_replaces_the_last_one(tmp_path):
+    writer = written(tmp_path)
+    file = writer.sample_file(IDENTITY["case"])
+    mine = record(samples={"file": file, "key": "plain/reference", "count": 1201})
+    writer.samples(mine.case, {"plain/reference": np.arange(1201.0), "plain/reference:round": np.arange(1201.0)})
+    writer.record(mine, COMMON)
+    for _ in range(2):
+        folder = keep(read_run(writer.folder), tmp_path / "recorded")
+    kept = read_run(folder)
+    assert [p.name for p in (tmp_path / "recorded").iterdir()] == ["toy-here"]
+    assert kept.records == (mine,) and kept.records[0].samples["count"] == 1201
+    assert 400 <= kept.samples(mine).size <= 500 and (np.diff(kept.samples(mine)) == 3).all()

@@ -32,7 +32,7 @@ help: ## this list
 
 bench: $(READY) ## measure, then write the report (RESUME= finishes a run)
 	@if $(PY) -c 'import pytest' 2>/dev/null; then \
-		$(PY) -m pytest benches -q -p no:cacheprovider $(words) $(if $(K),-k '$(K)'); \
+		$(PY) -m pytest benches -q -rfE -p no:cacheprovider $(words) $(if $(K),-k '$(K)'); \
 	else \
 		echo "pytest is not installed here: measuring without it (K= is not used)"; \
 		$(PY) -m harness.run $(words); \

@@ -171,6 +171,7 @@ def contender(request: pytest.FixtureRequest) -> Node:
     return Node(request)
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """The closing table, what was left out, and what was wrong with the request."""
     from harness import terminal

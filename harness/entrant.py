@@ -183,20 +183,22 @@ class Entrant:
         if side.device == "cuda":
             torch.cuda._sleep(STREAM_CHECK_CYCLES)
         side.use_first()
-        self._judge(side.truth)
-        verify.check_unchanged(side.operation, self._unpack(self._own), side.first_digest)
+        self._judge(side.truth, side.first_digest)
 
     def verify_second(self) -> None:
         """The second draw, after timing. Raises Incorrect."""
         self.side.use_second()
         verify.poison_free_memory(self.side.truth.values)
-        self._judge(self.side.second_truth)
+        self._judge(self.side.second_truth, None)
 
-    def _judge(self, truth: verify.Truth) -> None:
+    def _judge(self, truth: verify.Truth, untouched: dict[str, tuple[int, int]] | None) -> None:
+        """Judge one call's result, what it wrote, and what it must leave alone (`untouched`: the inputs' digest)."""
         result = map_tensors(lambda t: t.detach().clone(), self.call())
         self._synchronize()
         if verify.digest(self.side.weights) != self.side.weights_digest:
             raise verify.Incorrect("changed its weights")
+        if untouched is not None:
+            verify.check_unchanged(self.side.operation, self._unpack(self._own), untouched)
         found = [verify.check(result, truth)]
         if truth.written:
             found.append(verify.check_written(self.side.operation, self._unpack(self._own), truth))

@@ -54,6 +54,12 @@ def test_absorbed_attention_takes_four_and_a_quarter_times_the_flops():
     assert mha == 8 * 4097 * 2 * 32_768
 
 
+@pytest.mark.parametrize("technique", TECHNIQUES)
+def test_two_new_tokens_attend_as_two_steps_do(technique):
+    steps = [cost.decode_kernel(DecodeShape(V3, 4, length), technique).flops for length in (64, 65)]
+    assert cost.decode_kernel(DecodeShape(V3, 4, 64, new_tokens=2), technique).flops == sum(steps)
+
+
 def test_attention_parameters_of_deepseek():
     """Totals per layer that the published 671B, 236B and 15.7B add up with."""
     assert cost.parameters(V3, "mla") == 187_105_280

@@ -10,7 +10,7 @@ import torch
 from harness.tree import named_tensors
 from impls.attention.cache import quantize
 from impls.attention.inputs import PIECE_TOKENS
-from impls.attention.shape import DecodeShape, SequenceShape
+from impls.attention.shape import AttentionShape, DecodeShape, SequenceShape
 
 TECHNIQUES = ("mha", "gqa", "mqa", "mla")
 
@@ -49,8 +49,6 @@ def test_slots_past_the_length_hold_loud_garbage(registry, draw, model, techniqu
 @pytest.mark.parametrize("technique", TECHNIQUES)
 def test_activations_stay_of_order_one(registry, draw, technique):
     """Queries, keys and latents of unit variance: no softmax saturates by construction."""
-    from impls.attention.shape import AttentionShape
-
     shape = SequenceShape(AttentionShape(256, 4, 2, 1, query_latent=96, dtype="float32"), 1, 16)
     weights, inputs = draw(registry.operations["attention.prefill"], shape, technique)
     first = weights.w_dq_QD if technique == "mla" else weights.wq_HED.flatten(0, 1)

@@ -29,9 +29,9 @@ class Checkout:
             [sys.executable, *words], cwd=self.folder, capture_output=True, text=True, timeout=timeout, check=False
         )
 
-    def measure(self, *words: str) -> tuple[subprocess.CompletedProcess[str], Run]:
+    def measure(self, *words: str, device: str = "cpu") -> tuple[subprocess.CompletedProcess[str], Run]:
         """Run the harness; returns what it printed and the run it left."""
-        done = self.python("-m", "harness.run", "--device", "cpu", "--budget", "4", *words)
+        done = self.python("-m", "harness.run", "--device", device, "--budget", "4", *words, timeout=300)
         runs = sorted((self.folder / "runs").glob("*/run.jsonl"))
         assert runs, done.stdout + done.stderr
         return done, read_run(runs[-1].parent)

@@ -32,12 +32,13 @@ help: ## this list
 
 bench: $(READY) ## measure, then write the report (RESUME= finishes a run)
 	@if $(PY) -c 'import pytest' 2>/dev/null; then \
-		$(PY) -m pytest benches -q -rfE -p no:cacheprovider $(words) $(if $(K),-k '$(K)'); \
+		$(PY) -m pytest benches -q -rfE -p no:cacheprovider --benchmark-quiet $(words) $(if $(K),-k '$(K)'); \
 	else \
 		echo "pytest is not installed here: measuring without it (K= is not used)"; \
 		$(PY) -m harness.run $(words); \
 	fi; status=$$?; \
-	if [ $$status -ne 4 ]; then $(MAKE) --no-print-directory report || exit $$?; fi; exit $$status
+	if [ $$status -eq 5 ]; then echo "nothing matches K='$(K)'; make list shows the names"; fi; \
+	case $$status in 4|5) ;; *) $(MAKE) --no-print-directory report || exit $$?;; esac; exit $$status
 
 list: $(READY) ## cases, contenders, and why some cannot run here
 	@$(PY) -m harness.run --list $(words)

@@ -34,9 +34,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Refuse to measure in parallel: contenders would time each other."""
-    wants_benches = any("benches" in str(word) for word in config.args)
-    if wants_benches and getattr(config.option, "numprocesses", None):
+    if _wants_benches(config) and getattr(config.option, "numprocesses", None):
         raise pytest.UsageError("benchmarks are not run with -n: processes side by side would time each other")
+
+
+def _wants_benches(config: pytest.Config) -> bool:
+    benches = ROOT / "benches"
+    paths = [config.invocation_params.dir.joinpath(str(word).split("::")[0]).resolve() for word in config.args]
+    return any(path == benches or benches in path.parents for path in paths)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> None:
+    """Ask the worker what can be measured before anything is collected, so that a refusal is the only thing said."""
+    if _wants_benches(session.config):
+        _session(session.config)
 
 
 def _session(config: pytest.Config) -> Any:

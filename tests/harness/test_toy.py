@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 
 def test_pytest_measures_it_and_the_report_shows_it(checkout):
     done = checkout.python("-m", "pytest", "benches", "--tier", "smoke", "--budget", "12", "--benchmark-json", "b.json")
@@ -66,3 +68,18 @@ def test_the_list_gives_reasons(checkout):
     assert done.returncode == 0
     assert "runs: plain/reference, plain/transposed" in done.stdout
     assert "not here: plain/compiled: compiling costs" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--study", "tyo"), "ERROR: STUDY=tyo is unknown; did you mean toy?"),
+        (("--resume", "never"), "ERROR: RESUME=never"),
+        (("-n", "2"), "ERROR: benchmarks are not run with -n"),
+    ],
+)
+def test_pytest_refuses_with_one_sentence(checkout, words, said):
+    done = checkout.python("-m", "pytest", "benches", *words)
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert said in done.stderr and "Traceback" not in done.stdout + done.stderr
+    assert "error" not in done.stdout

@@ -88,6 +88,11 @@ def _workload(
     return Workload(operation + "_kernel" * kernel, model.name, sizes, shape, tiers=())
 
 
+def graphed(workload: Workload) -> Workload:
+    """The same calls replayed from a CUDA graph, as servers do for small batches."""
+    return replace(workload, sizes=f"{workload.sizes}-graph", graph=True)
+
+
 def smoke(model: Model) -> Iterator[Workload]:
     """Each operation once, on four heads."""
     few = model.at_most(4)
@@ -120,6 +125,7 @@ def gpu(model: Model) -> Iterator[Workload]:
     yield from _fp8([model, *ranks], 128, 4 * K)
     for length in (K, 4 * K, 16 * K, 64 * K, 128 * K):
         yield decode(model, 4, length)
+    yield graphed(decode(model, 1, 4 * K))
     for batch in (1, 16, 32):
         yield replace(decode(model, batch, 4 * K), compiled=COMPILED if batch == 32 else ())
     yield decode(model, 128, 4 * K, ragged=True)
@@ -132,8 +138,7 @@ def gpu(model: Model) -> Iterator[Workload]:
     yield replace(decode(model, 32, 16 * K, kernel=True), compiled=COMPILED)
     for length in (K, 4 * K, 8 * K, 16 * K):
         yield replace(sequence("prefill", model, length), compiled=COMPILED if length == 4 * K else ())
-    for length in (4 * K, 8 * K):
-        yield sequence("prefill", model, length, kernel=True)
+    yield sequence("prefill", model, 8 * K, kernel=True)
     for length in (2 * K, 4 * K):
         yield sequence("train", model, length)
     yield sequence("train", model, 4 * K, kernel=True)

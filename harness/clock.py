@@ -145,7 +145,7 @@ def empty_pair_ns(flush: CacheFlush) -> float:
 
 
 def graph_of(call: Thunk) -> Thunk:
-    """`call` captured as a CUDA graph; returns its replay. Raises RuntimeError when it cannot be captured."""
+    """`call` captured as a CUDA graph: replays it and returns its result. Raises RuntimeError when that cannot be."""
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
@@ -153,5 +153,10 @@ def graph_of(call: Thunk) -> Thunk:
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        call()
-    return graph.replay
+        result = call()
+
+    def replay() -> object:
+        graph.replay()
+        return result
+
+    return replay

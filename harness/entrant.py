@@ -166,13 +166,13 @@ class Entrant:
     def _make_clock(self, empty_ns: float | None) -> Clock:
         if self.side.device != "cuda":
             return WallClock(self.call, self._flush)
-        if self._graph:
-            clock = EventClock(graph_of(self.call), self._flush, 1, empty_ns)
-            clock.name = "graph"
-            self.figures["launches"] = memory.launches(self.call)
-            return clock
         self.figures["launches"] = count = memory.launches(self.call)
-        return EventClock(self.call, self._flush, count, empty_ns)
+        if not self._graph:
+            return EventClock(self.call, self._flush, count, empty_ns)
+        self.call = graph_of(self.call)
+        clock = EventClock(self.call, self._flush, 1, empty_ns)
+        clock.name = "graph"
+        return clock
 
     def _verify_first(self) -> None:
         """The first draw, filled in behind a gate: work on a stream of its own would read stale inputs."""

@@ -53,7 +53,7 @@ class Record:
     reason        why the status is not `passed`; required then
     figures       by metric name; empty unless passed
     verification  error, limit, worst element, seeds: how it was judged
-    timing        clock (event, graph, host-bound, wall), caches, pairing, rounds, outliers, suspect, ...
+    timing        clock (events, graph, host-bound, wall), caches, pairing, rounds, outliers, suspect, ...
     samples       {"file", "key", "count"} of the raw samples, in order of measurement
     source        file and digest of the implementation when it was measured
     doc           the first paragraph of the implementation's docstring

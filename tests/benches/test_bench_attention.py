@@ -41,9 +41,10 @@ def test_an_id_says_what_is_measured(listed):
     """Equal shapes have equal ids and no others, so that the words of an id leave nothing out."""
     seen = {}
     for workload in listed:
-        key = (workload.operation, workload.model, workload.shape)
+        key = (workload.operation, workload.model, workload.shape, workload.graph)
         assert seen.setdefault(key, workload.id) == workload.id
         assert f"b{workload.shape.batch}-s{workload.shape.length}" in workload.sizes
+        assert ("graph" in workload.sizes) == workload.graph
         assert ("fp32" in workload.sizes) == (workload.shape.model.dtype == "float32")
 
 
@@ -109,6 +110,7 @@ def test_the_gpu_tier_has_the_sweeps_the_study_is_read_by():
         native, fp8 = (by_id[f"attention.decode/{model}/b128-s4096{cache}"] for cache in ("", "-fp8"))
         assert (native.model.heads, native.cache) == (heads, "native")
         assert (fp8.model.heads, fp8.cache) == (heads, "fp8")
+    assert by_id["attention.decode/v3/b1-s4096-graph"] == by_id["attention.decode/v3/b1-s4096"]
     assert by_id["attention.decode/v3/b128-s4096-ragged"].ragged
     assert by_id["attention.decode/v3-tp8/b128-s4096-t2"].new_tokens == 2
 

@@ -200,7 +200,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     for problem in bench.problems:
         terminalreporter.write_line(f"problem: {problem}", red=True)
     if bench.records:
-        terminalreporter.write_line(f"run: {bench.folder}")
+        terminalreporter.write_line(f"run: {bench.folder} · {bench.account}")
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:

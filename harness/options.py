@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-DEFAULT_BUDGETS = {"smoke": 30.0, "cpu": 180.0, "gpu": 480.0, "full": 3600.0}
+DEFAULT_BUDGETS = {"smoke": 24.0, "cpu": 170.0, "gpu": 460.0, "full": 3600.0}  # start and pages come on top
 SUITE_BUDGET = 300.0
 
 

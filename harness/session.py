@@ -48,6 +48,7 @@ class Session:
         self._sampler = Sampler()
         self._contests_left = 1
         self.left_out: list[str] = []
+        self._inside = 0.0
         self.catalog = self._start()
         self.budget = options.budget or self._default_budget()
 
@@ -151,7 +152,9 @@ class Session:
         self._contests_left -= 1
         begin = time.monotonic()
         records = self._contest(case_id, names, seconds) if names else []
-        window = self._sampler.summary(begin, time.monotonic())
+        end = time.monotonic()
+        self._inside += end - begin
+        window = self._sampler.summary(begin, end)
         records = [dataclasses.replace(record, telemetry=window) for record in records]
         records += self._outcomes(case_id, {name: ("unavailable", str(why)) for name, why in reasons.items()})
         assert self._writer is not None
@@ -201,7 +204,9 @@ class Session:
             self._sampler.start()
         if self._header is not None:
             return
+        begin = time.monotonic()
         found = self.worker.ask(do="machine")
+        self._inside += time.monotonic() - begin
         declared = {name: Metric(**metric) for name, metric in found["metrics"].items()}
         options: dict[str, Any] = dataclasses.asdict(self.options)
         options |= {"device": self.catalog.device, "tier": self.catalog.tier, "budget": self.budget}
@@ -216,6 +221,12 @@ class Session:
             metrics=COMMON | declared,
         )
         self._writer.header(self._header)
+
+    @property
+    def account(self) -> str:
+        """How long the run took, and how much of that went to neither contests nor the machine's ceilings."""
+        total = time.monotonic() - self.begun
+        return f"{total:.0f} s, of which {total - self._inside:.0f} s outside measuring, verifying and compiling"
 
     @property
     def records(self) -> list[Record]:

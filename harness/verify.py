@@ -9,7 +9,7 @@ the norm of a large tensor would hide.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -195,22 +195,39 @@ def digest(tree: Any, writable: Mapping[str, Any] | None = None) -> dict[str, tu
     writable = writable or {}
     sums = {}
     for name, tensor in named_tensors(tree).items():
-        whole = _sum(tensor)
-        part = _sum(tensor[writable[name]]) if name in writable else (0, 0)
-        sums[name] = (whole[0] - part[0], whole[1] - part[1])
+        whole, part = _sums(tensor, placed=name not in writable), (0, 0)
+        if name in writable:
+            part = _sums(tensor[writable[name]], placed=False)
+        sums[name] = ((whole[0] - part[0]) % 2**64, (whole[1] - part[1]) % 2**64)
     return sums
 
 
-def _sum(tensor: Tensor) -> tuple[int, int]:
-    """Sum of the bit patterns, and of their squares folded to 31 bits; both add up over parts of a tensor."""
+def _sums(tensor: Tensor, placed: bool) -> tuple[int, int]:
+    """Sum of the bit patterns, and of each times its place or itself; integers wrap around as they do in torch.
+
+    Times itself both add up over parts of a tensor; times its place an exchange of elements shows as well.
+    """
     first = second = 0
     view = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()]
-    for part in tensor.detach() if tensor.dim() > 1 else [tensor.detach()]:
-        for chunk in part.reshape(-1).split(DIGEST_ELEMENTS):
-            bits = chunk.view(view).to(torch.int64)
-            first += int(bits.sum())
-            second += int((bits * bits % 2147483647).sum())
+    for number, piece in enumerate(_pieces(tensor.detach())):
+        bits = piece.reshape(-1).view(view)
+        bits = bits.to(torch.int32) if bits.element_size() < 4 else bits
+        factors = torch.arange(bits.numel(), dtype=bits.dtype, device=bits.device) + number if placed else bits
+        first += int(bits.sum())
+        second += int((bits * factors).sum())
     return first, second
+
+
+def _pieces(tensor: Tensor) -> Iterator[Tensor]:
+    """A tensor in parts of up to DIGEST_ELEMENTS elements; none is a copy."""
+    if tensor.numel() <= DIGEST_ELEMENTS:
+        yield tensor
+    elif tensor.dim() == 1:
+        yield from tensor.split(DIGEST_ELEMENTS)
+    else:
+        rows = DIGEST_ELEMENTS // tensor[0].numel()
+        for part in tensor.split(rows) if rows else tensor:
+            yield from _pieces(part)
 
 
 def check_unchanged(operation: Operation, inputs: Any, before: Mapping[str, tuple[int, int]]) -> None:

@@ -124,11 +124,19 @@ def test_state_is_judged_like_a_result(setup, words):
 
 def test_swapped_rows_do_not_hide_from_the_digest():
     tensor = torch.randn(4, 6)
-    swapped = tensor.clone()
-    swapped[0, 0] = tensor[0, 0] + 1
-    swapped[0, 1] = tensor[0, 1] - 1
-    assert verify.digest(tensor) != verify.digest(swapped)
+    assert verify.digest(tensor) != verify.digest(tensor.flip(0))
     assert verify.digest(tensor) == verify.digest(tensor.t().contiguous().t())
+
+
+def test_a_digest_in_pieces_sees_every_element(monkeypatch):
+    tensor = torch.randn(3, 5, 7).transpose(0, 2)
+    for limit in (1000, 20, 4):
+        monkeypatch.setattr(verify, "DIGEST_ELEMENTS", limit)
+        before = verify.digest(tensor)
+        for place in ((0, 0, 0), (6, 4, 2), (3, 2, 1)):
+            changed = tensor.clone()
+            changed[place] += 1
+            assert verify.digest(changed) != before
 
 
 @given(st.integers(1, 5), st.integers(1, 7), st.sampled_from([torch.float32, torch.bfloat16, torch.uint8]))

@@ -144,19 +144,23 @@ def empty_pair_ns(flush: CacheFlush) -> float:
     return sorted(samples)[len(samples) // 2] if clock.name == "events" else 0.0
 
 
-def graph_of(call: Thunk) -> Thunk:
-    """`call` captured as a CUDA graph: replays it and returns its result. Raises RuntimeError when that cannot be."""
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        call()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        result = call()
+class Replay:
+    """A call captured as a CUDA graph: replays it and returns its result.
 
-    def replay() -> object:
-        graph.replay()
-        return result
+    It keeps the call, for the graph reads what that holds. Raises RuntimeError when the call cannot be captured.
+    """
 
-    return replay
+    def __init__(self, call: Thunk) -> None:
+        self._call = call
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            call()
+        torch.cuda.current_stream().wait_stream(side)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            self._result = call()
+
+    def __call__(self) -> object:
+        self._graph.replay()
+        return self._result

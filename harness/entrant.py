@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from . import memory, verify
-from .clock import CacheFlush, Clock, EventClock, WallClock, graph_of
+from .clock import CacheFlush, Clock, EventClock, Replay, WallClock
 from .contract import Operation
 from .registry import Implementation
 from .tree import map_tensors, named_tensors, storage_bytes
@@ -169,7 +169,7 @@ class Entrant:
         self.figures["launches"] = count = memory.launches(self.call)
         if not self._graph:
             return EventClock(self.call, self._flush, count, empty_ns)
-        self.call = graph_of(self.call)
+        self.call = Replay(self.call)
         clock = EventClock(self.call, self._flush, 1, empty_ns)
         clock.name = "graph"
         return clock

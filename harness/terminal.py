@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from .catalog import Catalog
 from .record import Record
 from .session import Session
-from .units import show, show_duration
+from .units import duration, interval, plain, show
 
 COLUMNS = (
     "technique",
@@ -20,11 +20,12 @@ COLUMNS = (
     "peak",
     "throughput",
 )
+SHOWN = (("floor_share", "share"), ("resident", "bytes"), ("peak", "bytes"), ("throughput", "tokens/s"))
 
 
 def progress(session: Session, number: int, total: int, case: str, contenders: int) -> str:
     """One line before a contest: where we are and how much of the budget is left."""
-    left = show_duration(session.seconds_left)
+    left = duration(session.seconds_left)
     return f"[{number:>3}/{total}] {case} · {contenders} contenders · {left} left"
 
 
@@ -51,21 +52,22 @@ def table(records: Iterable[Record]) -> list[str]:
 
 def _row(record: Record) -> tuple[str, ...]:
     latency, ratio = record.figures["latency"], record.figures.get("ratio")
-    spread = "-"
-    if latency.low is not None and latency.high is not None:
-        spread = f"{show(latency.low, 'ns')} .. {show(latency.high, 'ns')}"
     marks = ("!" if record.timing.get("suspect") else "") + ("h" if record.timing.get("clock") == "host-bound" else "")
+    unpaired = "~" if record.timing.get("pairing") == "unpaired" else ""
     return (
         record.technique,
         record.implementation,
-        show(latency.value, "ns") + marks,
-        spread,
-        show(ratio.value, "ratio") + ("~" if record.timing.get("pairing") == "unpaired" else "") if ratio else "-",
-        show(record.value("floor_share"), "share"),
-        show(record.value("resident"), "bytes"),
-        show(record.value("peak"), "bytes"),
-        show(record.value("throughput"), "tokens/s"),
+        plain(show(latency.value, "ns")) + marks,
+        interval(latency, "ns") or "-",
+        plain(show(ratio.value, "ratio")) + unpaired if ratio else "-",
+        *(_figure(record, name, unit) for name, unit in SHOWN),
     )
+
+
+def _figure(record: Record, metric: str, unit: str) -> str:
+    """A figure as the table has it; a dash where there is none."""
+    value = record.value(metric)
+    return "-" if value is None else plain(show(value, unit))
 
 
 LEGEND = (

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from harness.record import Record
+from harness.units import DASH, MISSING, digits, full, interval, show, tidy, whole
 
 from . import facts, samples, study
 from .markup import Child, Html, join, paragraphs, tag
 from .page import badges
 from .table import Cell, number, pairs, row, table
-from .units import DASH, MISSING, digits, full, show, whole
 from .view import View, mapping
 
 OPTIONS = {"study": "STUDY", "model": "MODEL", "tier": "TIER", "device": "DEVICE", "impl": "IMPL"}
@@ -62,7 +62,9 @@ def answer(view: View, case: facts.Case) -> str:
     text = f"{best.contender} is the fastest of {len(case.passed)} that passed: {full(best.figures['latency'], 'ns')}"
     baseline = case.baseline
     if baseline is not None and baseline is not best and best.value("ratio") is not None:
-        text += f", {full(best.figures['ratio'], 'ratio')} of the time of {baseline.contender}"
+        ratio = best.figures["ratio"]
+        bounds = interval(ratio, "ratio")
+        text += f", {' '.join(filter(None, (show(ratio.value, 'ratio'), f'the time of {baseline.contender}', bounds)))}"
     share = best.value("floor_share")
     text += f", at {show(share, 'share')} of what the hardware allows." if share is not None else "."
     if any(word == "suspect" for word, _ in facts.cautions(best)):
@@ -278,11 +280,11 @@ def reading(value: Any, unit: str) -> Cell:
         return number(tag("span", DASH, class_="quiet"), note=MISSING)
     low, high = plain(found.get("min")), plain(found.get("max"))
     bounds = (
-        f"{digits(low)} to {digits(high)}"
+        f"{tidy(low)} to {tidy(high)}"
         if low is not None and high is not None and unit not in ("bytes", "share")
         else None
     )
-    text = show(median, unit) if unit in ("bytes", "share") else f"{digits(median)} {unit}"
+    text = show(median, unit) if unit in ("bytes", "share") else f"{tidy(median)} {unit}"
     return number(tag("span", text, tag("small", bounds) if bounds else None, class_="v"))
 
 

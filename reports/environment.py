@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.record import STATUSES
+from harness.units import MISSING, digits, listed, show, tidy, whole
 
 from . import facts
 from .contest import plain
@@ -13,10 +15,8 @@ from .figure import Plot, Trace, rounded
 from .markup import Child, Html, join, tag
 from .palette import HUES, Look
 from .table import number, pairs, row, table
-from .units import MISSING, digits, show, whole
 from .view import CPU_SENTENCE, View, mapping
 
-BYTES = ("_bytes",)
 LANES = (("sm_clock_mhz", "SM clock", "MHz"), ("power_w", "Power", "W"), ("temperature_c", "Temperature", "°C"))
 CAUTIONS = {
     "suspect": "Faster than 105 % of what the measured ceilings allow. Measured again, shown, not believed.",
@@ -64,19 +64,15 @@ def answer(view: View) -> str:
     if view.dirty:
         doubts.append("the checkout had uncommitted changes")
     found = [word for record in view.run.records for word, _ in facts.cautions(record)]
-    doubts += [
-        f"{found.count(w)} records are {w}" for w in ("suspect", "host-bound", "unpaired", "throttled") if w in found
-    ]
+    for word in ("suspect", "host-bound", "unpaired", "throttled"):
+        count = found.count(word)
+        doubts += [f"{count} {'record is' if count == 1 else 'records are'} {word}"] if count else []
     busy = [gpu for gpu in machines(view.machine) if gpu.get("processes")]
     if busy:
         doubts.append("other processes were on the GPU")
     passed = dict(facts.counts(view.run.records)).get("passed", 0)
     start = f"{passed} of {len(view.run.records)} records were verified and timed on {view.label}"
-    return (
-        f"{start}; against them stands that {', '.join(doubts)}."
-        if doubts
-        else f"{start}; nothing in the record speaks against them."
-    )
+    return f"{start}, but {listed(doubts)}." if doubts else f"{start}; nothing in the records speaks against them."
 
 
 def machines(machine: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -95,14 +91,21 @@ def block(title: str, parts: Sequence[tuple[str, Mapping[str, Any]]]) -> Html:
     content: list[Child] = []
     for name, found in parts:
         content.append(tag("h3", name) if name else None)
-        items = [(key.removesuffix("_bytes").replace("_", " "), entry(key, value)) for key, value in found.items()]
+        items = [(title_of(key), entry(key, value)) for key, value in found.items()]
         content.append(pairs(items) if items else tag("p", f"{MISSING.capitalize()}.", class_="quiet"))
     return tag("section", tag("h2", title), content)
 
 
+def title_of(key: str) -> str:
+    """A fact's name without its unit."""
+    for suffix in ("_bytes", "_w", "_mhz"):
+        key = key.removesuffix(suffix)
+    return key.replace("_", " ")
+
+
 def entry(key: str, value: Any) -> str:
     """A fact in words, by what its name says of its unit."""
-    if value is None or value == [] or value == {}:
+    if value is None or value == {}:
         return MISSING
     if isinstance(value, bool):
         return "yes" if value else "no"
@@ -110,9 +113,13 @@ def entry(key: str, value: Any) -> str:
     if found is not None and key.endswith("_bytes"):
         return show(found, "bytes")
     if found is not None and key.endswith("_w"):
-        return f"{digits(found)} W"
+        return f"{tidy(found)} W"
+    if found is not None and key.endswith("_mhz"):
+        return f"{tidy(found)} MHz"
+    if isinstance(value, float):
+        return digits(value)
     if isinstance(value, (list, tuple)):
-        return ", ".join(entry(key, item) for item in value)
+        return ", ".join(entry(key, item) for item in value) or "none"
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {entry(name, item)}" for name, item in value.items())
     return str(value)
@@ -190,15 +197,15 @@ def lane(view: View, name: str, title: str, unit: str) -> Plot | None:
             "thickness": 1.2,
             "width": 3,
         },
-        "text": [f"{p[0]}: {digits(p[1])} {unit}" for p in points],
+        "text": [html.escape(f"{p[0]}: {tidy(p[1])} {unit}") for p in points],
         "hovertemplate": "%{text}<extra></extra>",
     }
     least, most = min(p[2] for p in points), max(p[3] for p in points)
-    rows = [row([p[0], *(number(f"{digits(v)} {unit}") for v in p[1:])]) for p in points]
+    rows = [row([p[0], *(number(f"{tidy(v)} {unit}") for v in p[1:])]) for p in points]
     return Plot(
         f"lane-{name.replace('_', '-')}",
         title,
-        f"{title} lay between {digits(least)} and {digits(most)} {unit}.",
+        f"{title} lay between {tidy(least)} and {tidy(most)} {unit}.",
         [trace],
         {
             "xaxis": {"title": {"text": "Case, in the order measured"}},

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from harness.units import GAP, TIMES_SIGN, length, scale, whole
+
 from .markup import Child, Html, data, join, tag
 from .palette import INK, Look
-from .units import TIMES_SIGN, length, scale
 
 TRACE_TYPES = {"scatter", "bar", "box", "heatmap", "histogram"}
 MAX_SERIES = 8
@@ -96,6 +97,32 @@ def line(
     return trace
 
 
+def marks(name: str, x: Sequence[float], y: Sequence[str], words: Sequence[str], size: int = 16) -> Trace:
+    """Upright strokes on named rows, to be compared with the row's bar or dot; `words` is what hovering tells."""
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": name,
+        "x": [rounded(v) for v in x],
+        "y": [html.escape(label) for label in y],
+        "marker": {"symbol": "line-ns-open", "size": size, "color": INK, "line": {"width": 2}},
+        "text": [html.escape(word) for word in words],
+        "hovertemplate": "%{text}<extra></extra>",
+    }
+
+
+def named_axis(names: Sequence[str]) -> dict[str, Any]:
+    """An axis of names, the first at the top."""
+    labels = [html.escape(name) for name in reversed(names)]
+    return {
+        "type": "category",
+        "categoryorder": "array",
+        "categoryarray": labels,
+        "range": [-0.7, len(labels) - 0.3],
+        "automargin": True,
+    }
+
+
 def rounded(value: float) -> float:
     """Five significant digits: what a screen can show, at half the bytes."""
     return float(f"{value:.5g}")
@@ -124,7 +151,7 @@ def log_axis(title: str, values: Sequence[float], unit: str) -> dict[str, Any]:
         if high / low > 100
         else (1, 2, 5)
         if high / low > 3
-        else (1, 1.5, 2, 3, 5, 7)
+        else (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9)
     )
     decades = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 2)
     ticks = [rounded(step * 10.0**decade) for decade in decades for step in steps]
@@ -139,37 +166,18 @@ def log_axis(title: str, values: Sequence[float], unit: str) -> dict[str, Any]:
 
 def tick_word(value: float, unit: str) -> str:
     """A tick's label: `200 µs`, `0.05×`, `1,000`."""
+    if unit == "count" and 1 <= value < 1e6:
+        return whole(value)
     divisor, name = scale(value, unit)
     number = f"{value / divisor:g}"
-    return f"{number}{name}" if name == TIMES_SIGN else f"{number}\u202f{name}".strip()
+    return f"{number}{name}" if name == TIMES_SIGN else f"{number}{GAP}{name}".strip()
 
 
-def reference_line(y: float, text: str) -> dict[str, Any]:
-    """A horizontal line across the plot with a word at its right end, as layout entries."""
-    return {
-        "shapes": [
-            {
-                "type": "line",
-                "xref": "paper",
-                "x0": 0,
-                "x1": 1,
-                "y0": y,
-                "y1": y,
-                "line": {"color": INK, "width": 1, "dash": "dash"},
-            }
-        ],
-        "annotations": [
-            {
-                "xref": "paper",
-                "x": 1,
-                "y": 0 if y == 1 else y,
-                "xanchor": "right",
-                "yanchor": "bottom",
-                "text": html.escape(text),
-                "showarrow": False,
-            }
-        ],
-    }
+def reference_line(value: float, upright: bool = False) -> dict[str, Any]:
+    """A dashed line across the plot at a value, as a layout entry."""
+    along, across = ("y", "x") if upright else ("x", "y")
+    stroke = {"type": "line", "line": {"color": INK, "width": 1, "dash": "dash"}, f"{along}ref": "paper"}
+    return {"shapes": [{**stroke, f"{along}0": 0, f"{along}1": 1, f"{across}0": value, f"{across}1": value}]}
 
 
 def tabs(name: str, panels: Sequence[tuple[str, Child]]) -> Html:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from harness.units import DASH
+
 from . import facts
 from .markup import Child, Html, join, tag
 from .page import badge, strip
 from .study import answer, ranked
-from .units import DASH
 from .view import View, link, page_of
 
 SIGN = {"passed": "✓", "unavailable": DASH}

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from plotly.offline import get_plotlyjs_version
 
 from harness.record import Record
+from harness.units import DASH
 
 from . import facts
 from .markup import Child, Html, join, tag
-from .units import DASH
 from .view import CPU_SENTENCE, View, link
 
 PLOTLY = f"plotly-{get_plotlyjs_version()}.min.js"
@@ -112,7 +112,7 @@ def shell(place: Place, views: Sequence[View], title: str, content: Child, pages
         "footer",
         "Latencies are medians with 95 % intervals; ratios come from rounds measured in turn. "
         "A result that failed verification has no numbers. ",
-        tag("a", "How to read this", href=place.within("environment.html#words")) if place.view else None,
+        tag("a", "How to read this", href=place.within("environment.html") + "#words") if place.view else None,
     )
     document = tag("html", tag("head", head), tag("body", skip, header(place, views, pages), main, foot), lang="en")
     return f"<!doctype html>\n{document}\n"

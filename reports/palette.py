@@ -44,6 +44,10 @@ class Palette:
         known = self._hues.get(study, [])
         return HUES[known.index(technique) % len(HUES)] if technique in known else HUES[-1]
 
+    def mark(self, study: str, technique: str) -> str:
+        """The style class of a technique's colour."""
+        return f"h{HUES.index(self.hue(study, technique))}"
+
     def look(self, record: Record) -> Look:
         """Reference and compiled are dashed and paler, ours and the libraries' in full colour."""
         known = self._markers.get((record.study, record.technique), [])

@@ -12,16 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.record import Record
+from harness.units import digits, full, show, some, whole
 
 from . import facts
-from .figure import MAX_SERIES, Plot, Trace, line, log_axis, reference_line, rounded
+from .figure import MAX_SERIES, Plot, Trace, line, log_axis, marks, named_axis, rounded
 from .markup import Html, join, tag
-from .palette import INK
 from .table import number, row, table
-from .units import digits, full, show, whole
 from .view import View
 
 POINTS = 200
+LANE = 0.42
 Array = NDArray[np.float64]
 
 
@@ -40,37 +40,26 @@ def figures(view: View, case: facts.Case) -> Html | None:
 
 
 def chosen(case: facts.Case) -> list[Record]:
-    """At most as many contenders as a plot can carry: the fastest, and the baseline in any case."""
-    found = case.passed[:MAX_SERIES]
-    if case.baseline is not None and case.baseline not in found:
-        found = [*found[: MAX_SERIES - 1], case.baseline]
-    return found
+    """At most as many contenders as a plot can carry: the best of each technique, the baseline, then the fastest."""
+    first = [best for name in facts.techniques(case.records) if (best := case.best(name)) is not None]
+    order = [*first, *([case.baseline] if case.baseline is not None else []), *case.passed]
+    kept = list({record.contender: record for record in order}.values())[:MAX_SERIES]
+    return sorted(kept, key=lambda record: record.figures["latency"].value)
 
 
 def medians(view: View, case: facts.Case, name: str = "medians", title: str = "Medians against the floor") -> Plot:
     """Latency of each contender with its interval, and the floor of its technique."""
     shown = case.passed[:24]
-    names = [html.escape(r.contender) for r in shown]
     traces: list[Trace] = []
     for technique in facts.techniques(shown)[: MAX_SERIES - 1]:
         traces.append(dots(view, technique, [r for r in shown if r.technique == technique]))
     floors = [(r, value) for r in shown if (value := r.value("floor")) is not None]
     if floors:
-        traces.append(
-            {
-                "type": "scatter",
-                "mode": "markers",
-                "name": "floor",
-                "x": [rounded(v) for _, v in floors],
-                "y": [html.escape(r.contender) for r, _ in floors],
-                "marker": {"symbol": "line-ns-open", "size": 16, "color": INK, "line": {"width": 2}},
-                "text": [f"floor {show(v, 'ns')}" for _, v in floors],
-                "hovertemplate": "%{text}<extra></extra>",
-            }
-        )
+        words = [f"floor {show(v, 'ns')}" for _, v in floors]
+        traces.append(marks("floor", [v for _, v in floors], [r.contender for r, _ in floors], words))
     values = [r.figures["latency"].value for r in shown] + [v for _, v in floors]
-    axis = {"type": "category", "categoryorder": "array", "categoryarray": names[::-1], "automargin": True}
-    layout = {"xaxis": log_axis("Latency", values, "ns"), "yaxis": axis, "hovermode": "closest"}
+    axes = {"xaxis": log_axis("Latency", values, "ns"), "yaxis": named_axis([r.contender for r in shown])}
+    layout = {**axes, "hovermode": "closest"}
     best, last = case.passed[0], case.passed[-1]
     takeaway = f"{best.contender} is the only contender with a latency: {full(best.figures['latency'], 'ns')}."
     if best is not last:
@@ -110,48 +99,45 @@ def dots(view: View, technique: str, found: list[Record]) -> Trace:
 
 
 def in_order(view: View, case: facts.Case, drawn: list[Record], values: dict[str, Array]) -> Plot:
-    """Samples over rounds, relative to the contender's own median: drift, bursts and modes show here."""
+    """Samples over rounds, each contender in a lane about its own median: drift, bursts and modes show here."""
     traces, rows = [], []
-    for record in drawn:
+    half = lane_half(drawn, values)
+    for lane, record in enumerate(reversed(drawn)):
         found = values[record.contender]
         rounds = view.run.rounds(record)
         steps = rounds if rounds.shape == found.shape else np.arange(found.size, dtype=np.float64)
         picked = spaced(found.size)
-        relative = found / np.median(found)
-        hover = f"{html.escape(record.contender)}, round %{{x}}: %{{y:.3f}} of its median<extra></extra>"
-        trace = line(
-            record.contender, steps[picked].tolist(), relative[picked].tolist(), view.palette.look(record), hover
+        relative = found[picked] / np.median(found)
+        height = lane + np.clip((relative - 1) / half, -1, 1) * LANE
+        hover = f"{html.escape(record.contender)}, round %{{x}}: %{{customdata}} of its median<extra></extra>"
+        trace = line(record.contender, steps[picked].tolist(), height.tolist(), view.palette.look(record), hover)
+        marker = {**trace["marker"], "size": 3.5}
+        traces.append(
+            {**trace, "mode": "markers", "marker": marker, "customdata": [rounded(v) for v in relative.tolist()]}
         )
-        traces.append(trace | {"mode": "markers", "marker": trace["marker"] | {"size": 4}, "opacity": 0.75})
-        rows.append(
-            row(
-                [
-                    record.contender,
-                    number(whole(found.size)),
-                    number(show(float(np.median(found)), "ns")),
-                    number(show(float(found.min()), "ns")),
-                    number(show(float(found.max()), "ns")),
-                    number(show(drift(found), "share")),
-                ]
-            )
-        )
+    for record in drawn:
+        found = values[record.contender]
+        times = [show(float(v), "ns") for v in (np.median(found), found.min(), found.max())]
+        cells = [whole(found.size), *times, show(drift(found), "share")]
+        rows.append(row([record.contender, *(number(text) for text in cells)]))
     steady = max(drawn, key=lambda r: abs(drift(values[r.contender])))
-    amount = drift(values[steady.contender])
-    moved = f"{show(abs(amount), 'share')} ({steady.contender})"
-    takeaway = f"From first to second half no contender's median moved by more than {moved}."
+    moved = f"{show(abs(drift(values[steady.contender])), 'share')} ({steady.contender})"
+    lanes = {
+        "tickvals": list(range(len(drawn))),
+        "ticktext": [html.escape(r.contender) for r in reversed(drawn)],
+        "range": [-0.6, len(drawn) - 0.4],
+        "zeroline": False,
+    }
     return Plot(
         "order",
         "Samples in the order measured",
-        takeaway,
+        f"From first to second half no contender's median moved by more than {moved}.",
         traces,
-        {
-            "xaxis": {"title": {"text": "Round"}},
-            "yaxis": {"title": {"text": "Over own median"}, "range": frame(drawn, values)},
-            **reference_line(1.0, ""),
-            "hovermode": "closest",
-        },
+        {"xaxis": {"title": {"text": "Round"}}, "yaxis": lanes, "showlegend": False, "hovermode": "closest"},
         table(["Contender", ">Samples", ">Median", ">Least", ">Greatest", ">Drift"], rows),
-        note=left_out(case, drawn, values),
+        note=f"Each line is a contender's own median, each lane {show(half, 'share')} up and down; samples beyond "
+        f"stand at its edge. {left_out(case, drawn, values)}".strip(),
+        height=110 + 58 * len(drawn),
     )
 
 
@@ -159,6 +145,7 @@ def distribution(view: View, case: facts.Case, drawn: list[Record], values: dict
     """Share of samples below each latency relative to the median: a steep line is a steady contender."""
     traces, rows = [], []
     shares = np.linspace(0, 1, 101)
+    half = 1.5 * lane_half(drawn, values)
     spreads = {}
     for record in drawn:
         found = values[record.contender]
@@ -174,7 +161,7 @@ def distribution(view: View, case: facts.Case, drawn: list[Record], values: dict
     widest = max(spreads, key=lambda name: spreads[name])
     takeaway = f"The middle 80 % of samples span at most {show(spreads[widest], 'share')} of the median ({widest})."
     layout = {
-        "xaxis": {"title": {"text": "Over own median"}, "range": frame(drawn, values)},
+        "xaxis": {"title": {"text": "Over own median"}, "range": [1 - half, 1 + half]},
         "yaxis": {"title": {"text": "Share of samples below"}, "range": [0, 1], "tickformat": ".0%"},
         "hovermode": "closest",
     }
@@ -193,28 +180,21 @@ def drift(values: Array) -> float:
     return float(np.median(values[half:]) / np.median(values[:half]) - 1) if half else 0.0
 
 
-def frame(drawn: list[Record], values: dict[str, Array]) -> list[float]:
-    """Limits that hold the middle 98 % of every contender, so that one spike does not flatten the rest."""
-    relative = [values[r.contender] / np.median(values[r.contender]) for r in drawn]
-    low = min(float(np.quantile(v, 0.01)) for v in relative)
-    high = max(float(np.quantile(v, 0.99)) for v in relative)
-    margin = max(0.08 * (high - low), 0.005)
-    return [rounded(low - margin), rounded(high + margin)]
+def lane_half(drawn: list[Record], values: dict[str, Array]) -> float:
+    """What half a lane stands for: wide enough for the middle of every contender, blind to its spikes."""
+    spreads = []
+    for record in drawn:
+        relative = values[record.contender] / np.median(values[record.contender])
+        low, high = np.quantile(relative, [0.1, 0.9])
+        spreads.append(2.0 * max(high - 1, 1 - low))
+    return max(float(max(spreads)), 0.002)
 
 
-def left_out(case: facts.Case, drawn: list[Record], values: dict[str, Array]) -> str | None:
-    """What this figure does not draw, in a sentence."""
-    low, high = frame(drawn, values)
-    beyond = sum(
-        int(np.count_nonzero((v / np.median(v) < low) | (v / np.median(v) > high)))
-        for v in (values[r.contender] for r in drawn)
-    )
-    thinned = [r for r in drawn if values[r.contender].size > POINTS]
+def left_out(case: facts.Case, drawn: list[Record], values: dict[str, Array]) -> str:
+    """What these figures do not draw, in a sentence."""
     words = []
-    if beyond:
-        words.append(f"{whole(beyond)} samples lie outside the frame; the table has the extremes.")
-    if thinned:
+    if any(values[r.contender].size > POINTS for r in drawn):
         words.append(f"Of more than {POINTS} samples, {POINTS} evenly spaced ones are drawn.")
     if len(drawn) < len(case.passed):
-        words.append(f"{len(case.passed) - len(drawn)} slower contenders are not drawn.")
-    return " ".join(words) or None
+        words.append(f"Not drawn: {some(len(case.passed) - len(drawn), 'contender')}.")
+    return " ".join(words)

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 
 from harness.record import Record
+from harness.units import digits, show
 
 from . import facts
 from .markup import Child, Html, join, tag
 from .page import badges
 from .table import Cell, number, table
-from .units import digits, show
 from .view import View, link, page_of
 
 ROW_LIMIT = 420
@@ -176,5 +176,5 @@ def ratio_cell(view: View, record: Record) -> Cell:
 
 def contender_name(view: View, record: Record) -> Html:
     """Technique in its colour, implementation, kind."""
-    dot = tag("i", class_="dot", style=f"--hue:{view.palette.hue(record.study, record.technique)}")
+    dot = tag("i", class_=f"dot {view.palette.mark(record.study, record.technique)}")
     return join(dot, record.contender, " ", tag("small", record.kind, class_="kind"))

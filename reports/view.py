@@ -13,12 +13,12 @@ from urllib.parse import quote
 
 from harness.metrics import Metric
 from harness.record import Figure, Record, Run, slug
+from harness.units import DASH, MISSING, interval, show
 
 from . import facts
 from .markup import Html, tag
 from .palette import Palette
 from .table import Cell, number
-from .units import DASH, MISSING, interval, show
 
 CPU_SENTENCE = (
     "Measured on a CPU. Correctness, bytes, FLOPs and memory hold anywhere; the latencies rank these implementations "

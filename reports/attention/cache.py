@@ -6,16 +6,18 @@ import html
 from dataclasses import dataclass
 
 from harness.record import Record
+from harness.units import MISSING, digits, length, listed, show, some, whole
 
 from ..contest import plain
-from ..figure import MAX_SERIES, Plot, Trace, length_axis, line, log_axis, rounded
-from ..palette import INK, Look
+from ..figure import MAX_SERIES, Plot, Trace, length_axis, line, log_axis, marks, named_axis, rounded
+from ..markup import Html
+from ..palette import Look
 from ..table import number, row, table
-from ..units import MISSING, digits, length, show, whole
 from ..view import View, mapping
+from .sweep import sweeps
 
 CONTEXTS = [2.0**n for n in range(10, 21)]
-ROWS = 24
+ROWS = 12
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,7 @@ class CacheRow:
     """Bytes of one token in one layer's cache for a technique of a model; `measured` from the state, None without."""
 
     model: str
+    dtype: str
     technique: str
     form: str
     layers: float | None
@@ -50,8 +53,13 @@ def cache_rows(view: View) -> list[CacheRow]:
                 form = str(mapping(record.shape).get("cache") or "native")
                 found.setdefault((record.model, record.technique, form), []).append(record)
     rows = [cache_row(*key, records) for key, records in found.items()]
-    models = list(dict.fromkeys(row.model for row in rows))
+    models = list(dict.fromkeys([*headline(view), *(row.model for row in rows)]))
     return sorted(rows, key=lambda row: (models.index(row.model), -(row.bytes or 0)))
+
+
+def headline(view: View) -> list[str]:
+    """The models of decode sweeps, that of the page's answer first."""
+    return [s.model for operation in ("attention.decode", "attention.decode_kernel") for s in sweeps(view, operation)]
 
 
 def cache_row(model: str, technique: str, form: str, records: list[Record]) -> CacheRow:
@@ -59,9 +67,10 @@ def cache_row(model: str, technique: str, form: str, records: list[Record]) -> C
     counted = next((v for r in records if (v := r.value("kv_bytes_per_token")) is not None), None)
     sized = [(r, v) for r in records if (v := measured_bytes(r)) is not None]
     sized.sort(key=lambda item: (-(plain(mapping(item[0].shape).get("length")) or 0), item[1]))
-    layers = plain(mapping(mapping(records[0].shape).get("model")).get("layers"))
+    sizes = mapping(mapping(records[0].shape).get("model"))
+    layers, dtype = plain(sizes.get("layers")), str(sizes.get("dtype") or "")
     source = sized[0][0] if sized else records[0]
-    return CacheRow(model, technique, form, layers, counted, sized[0][1] if sized else None, source.case)
+    return CacheRow(model, dtype, technique, form, layers, counted, sized[0][1] if sized else None, source.case)
 
 
 def measured_bytes(record: Record) -> float | None:
@@ -76,69 +85,64 @@ def measured_bytes(record: Record) -> float | None:
 
 def cache_plot(view: View, rows: list[CacheRow]) -> Plot:
     """Bars of counted bytes with the measured ones as marks."""
-    shown = [r for r in rows if r.bytes is not None][:ROWS]
-    models = {r.model for r in shown}
-    names = [html.escape(f"{r.model} · {r.name}" if len(models) > 1 else r.name) for r in shown]
-    counted = [(n, r) for n, r in zip(names, shown, strict=True) if r.counted is not None]
-    traces: list[Trace] = [
-        {
-            "type": "bar",
-            "orientation": "h",
-            "name": "counted",
-            "y": [n for n, _ in counted],
-            "x": [rounded(r.counted or 0) for _, r in counted],
-            "width": 0.6,
-            "marker": {"color": [view.palette.hue("attention", r.technique) for _, r in counted]},
-            "text": [f"{whole(r.counted or 0)} B" for _, r in counted],
-            "textposition": "outside",
-            "cliponaxis": False,
-            "hovertemplate": "%{y}: %{text} counted<extra></extra>",
-        }
-    ]
-    measured = [(n, r) for n, r in zip(names, shown, strict=True) if r.measured is not None]
-    if measured:
-        traces.append(
-            {
-                "type": "scatter",
-                "mode": "markers",
-                "name": "measured",
-                "y": [n for n, _ in measured],
-                "x": [rounded(r.measured or 0) for _, r in measured],
-                "marker": {"symbol": "line-ns-open", "size": 26, "color": INK, "line": {"width": 2}},
-                "text": [f"{whole(r.measured or 0)} B" for _, r in measured],
-                "hovertemplate": "%{y}: %{text} measured<extra></extra>",
-            }
-        )
+    sized = [r for r in rows if r.bytes is not None]
+    models = {r.model for r in sized}
+    shown = [r for r in sized if not slice_of(r.model, models)][:ROWS]
+    several = len({r.model for r in shown}) > 1
+    names = [f"{r.model} · {r.name}" if several else r.name for r in shown]
+    counted = [(n, r, r.counted) for n, r in zip(names, shown, strict=True) if r.counted is not None]
+    measured = [(n, r.measured) for n, r in zip(names, shown, strict=True) if r.measured is not None]
+    bars: Trace = {
+        "type": "bar",
+        "orientation": "h",
+        "name": "counted",
+        "y": [html.escape(n) for n, _, _ in counted],
+        "x": [rounded(v) for _, _, v in counted],
+        "width": 0.6,
+        "marker": {"color": [view.palette.hue("attention", r.technique) for _, r, _ in counted]},
+        "text": [f"{whole(v)} B" for _, _, v in counted],
+        "textposition": "outside",
+        "cliponaxis": False,
+        "hovertemplate": "%{y}: %{text} counted<extra></extra>",
+    }
+    words = [f"{n}: {whole(v)} B measured" for n, v in measured]
+    strokes = marks("measured", [v for _, v in measured], [n for n, _ in measured], words, size=26)
+    more = f" In the table: {some(len(sized) - len(shown), 'more row')}." if len(sized) > len(shown) else ""
     most = max(r.bytes or 0 for r in shown)
     layout = {
-        "xaxis": {"title": {"text": "Bytes a token, one layer"}, "range": [0, 1.22 * most], "rangemode": "tozero"},
-        "yaxis": {"type": "category", "categoryorder": "array", "categoryarray": names[::-1], "automargin": True},
+        "xaxis": {"title": {"text": "Bytes a token, one layer"}, "range": [0, 1.3 * most], "rangemode": "tozero"},
+        "yaxis": named_axis(names),
         "hovermode": "closest",
     }
-    body = [
-        row(
-            [
-                r.model,
-                r.name,
-                *(number(f"{whole(v)} B" if v is not None else MISSING) for v in (r.counted, r.measured)),
-                number(whole(r.layers) if r.layers else MISSING),
-                number(show(r.bytes * r.layers, "bytes") if r.bytes and r.layers else MISSING),
-            ]
-        )
-        for r in rows
-    ]
-    heads = ["Model", "Technique", ">Counted, one layer", ">Measured, one layer", ">Layers", ">All layers"]
     return Plot(
         "kv-bytes",
         "Bytes of KV cache a token",
         agreement(rows),
-        traces,
+        [bars, strokes] if measured else [bars],
         layout,
-        table(heads, body),
+        cache_table(rows),
         note="Counted from the sizes; measured is the state an implementation holds over "
-        "batch times (length + new tokens), so padding and page tables are in it. Ragged cases are not measured.",
+        "batch times (length + new tokens), so padding and page tables are in it. Ragged cases are not measured."
+        + more,
         height=130 + 38 * len(shown),
     )
+
+
+def slice_of(model: str, models: set[str]) -> bool:
+    """Whether it is one rank's slice of a model that is itself there: its bytes stand in the table alone."""
+    whole_model, separator, _ = model.rpartition("-tp")
+    return bool(separator) and whole_model in models
+
+
+def cache_table(rows: list[CacheRow]) -> Html:
+    """Bytes of one layer, counted and measured, and of the whole model."""
+    body = []
+    for r in rows:
+        bytes_ = [number(f"{whole(v)} B" if v is not None else MISSING) for v in (r.counted, r.measured)]
+        model = [whole(r.layers) if r.layers else MISSING]
+        model.append(show(r.bytes * r.layers, "bytes") if r.bytes and r.layers else MISSING)
+        body.append(row([r.model, r.name, *bytes_, *(number(text) for text in model)]))
+    return table(["Model", "Technique", ">Counted, one layer", ">Measured, one layer", ">Layers", ">All layers"], body)
 
 
 def agreement(rows: list[CacheRow]) -> str:
@@ -157,11 +161,12 @@ def agreement(rows: list[CacheRow]) -> str:
 def saving(rows: list[CacheRow]) -> str:
     """MLA against MHA in bytes, for the first model that has both."""
     for model in dict.fromkeys(r.model for r in rows):
-        found = {r.technique: r.bytes for r in rows if r.model == model and r.form == "native" and r.bytes}
+        found = {r.technique: r for r in rows if r.model == model and r.form == "native" and r.bytes}
         latent, base = found.get("mla"), found.get("mha")
-        if latent and base:
-            start = f"MLA caches {whole(latent)} bytes a token and layer of {model}"
-            return f"{start} where MHA caches {whole(base)}: {digits(base / latent)} times less."
+        if latent and base and latent.bytes and base.bytes:
+            sizes = f"{model} in {latent.dtype}" if latent.dtype else model
+            start = f"A layer of {sizes} caches {whole(latent.bytes)} bytes a token with MLA"
+            return f"{start} and {whole(base.bytes)} with MHA: {digits(base.bytes / latent.bytes)} times less."
     return "MLA and MHA were not both recorded for one model, so there is no saving to state."
 
 
@@ -220,13 +225,11 @@ def capacity(item: CacheRow, memory: float) -> float:
 
 def fitting(shown: list[CacheRow], memory: float, device: str) -> str:
     """The largest context of one sequence for MLA and MHA."""
-    parts = [
-        f"{whole(capacity(r, memory))} tokens with {r.name.upper() if r.form == 'native' else r.name}"
-        for r in shown
-        if r.technique in ("mla", "mha")
-    ]
-    return (
-        f"By the cache alone {device} holds {', '.join(parts)} (computed)."
-        if parts
-        else "Computed from the cache alone."
-    )
+    parts = []
+    for item in shown:
+        if item.technique in ("mla", "mha"):
+            form = "" if item.form == "native" else f" in {item.form}"
+            parts.append(f"{whole(int(capacity(item, memory)))} tokens with {item.technique.upper()}{form}")
+    if not parts:
+        return "Computed from the cache alone."
+    return f"By the cache alone {device} holds {listed(parts)} (computed)."

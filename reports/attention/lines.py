@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from harness.record import Record
+from harness.units import DASH, digits, full, interval, length, listed, show, some
 
 from ..facts import status_words
-from ..figure import MAX_SERIES, Plot, Trace, length_axis, line, log_axis, reference_line, rounded
+from ..figure import MAX_SERIES, Plot, Trace, length_axis, line, log_axis
 from ..markup import Html, join, tag
-from ..palette import DASHES, HUES, INK, MARKERS, Look
+from ..palette import DASHES, HUES, MARKERS, Look
 from ..samples import medians
 from ..study import contender_name
 from ..table import Cell, number, row, table
-from ..units import DASH, digits, full, interval, length, show
 from ..view import link, page_of
-from .sweep import Sweep, crossover
+from .sweep import Sweep
 
-SWEEP_HUES = (INK, *HUES[4:])
 AXES = {"attention.decode": "KV length, tokens", "attention.decode_kernel": "KV length, tokens"}
 
 
@@ -32,12 +32,8 @@ def latency_plot(sweep: Sweep, name: str, word: str = "Decode") -> Plot:
     A single length is no line: its contenders are drawn against their floors instead.
     """
     if len(sweep.points) == 1:
-        return medians(
-            sweep.view,
-            sweep.points[0][1],
-            name,
-            f"{word} {scope(sweep)}, {sweep.title}, {length(sweep.lengths[0])} tokens",
-        )
+        title = f"{word} {scope(sweep)}, {sweep.title}, {length(sweep.lengths[0])} tokens"
+        return replace(medians(sweep.view, sweep.points[0][1], name, title), takeaway=leader(sweep))
     shown = sweep.techniques[: MAX_SERIES // 2]
     series = {technique: sweep.best(technique) for technique in shown}
     traces: list[Trace] = []
@@ -74,12 +70,12 @@ def scope(sweep: Sweep) -> str:
 
 
 def leader(sweep: Sweep) -> str:
-    """Who is fastest at the longest length, with its share of the floor."""
+    """The best of each technique at the longest length."""
     n, case = next(((n, c) for n, c in reversed(sweep.points) if c.passed), sweep.points[-1])
-    best = case.passed[0]
-    share = best.value("floor_share")
-    reach = f", {show(share, 'share')} of its floor" if share is not None else ""
-    return f"At {length(n)} tokens {best.contender} is the fastest: {full(best.figures['latency'], 'ns')}{reach}."
+    best = [found for technique in sweep.techniques if (found := case.best(technique)) is not None]
+    best.sort(key=lambda record: record.figures["latency"].value)
+    told = [f"{show(record.value('latency'), 'ns')} ({record.contender})" for record in best]
+    return f"At {length(n)} tokens the best of each technique: {listed(told)}."
 
 
 def hue_look(sweep: Sweep, technique: str) -> Look:
@@ -131,7 +127,7 @@ def implementations_plot(sweep: Sweep, name: str) -> Plot:
     }
     hidden = len(by_name) - len(shown)
     kinds = ", ".join(f"{kind} {dash}" for kind, dash in DASHES.items())
-    more = f" {hidden} further contenders are in the table below." if hidden else ""
+    more = f" In the table below: {some(hidden, 'further contender')}." if hidden else ""
     return Plot(
         name,
         f"Implementations, {sweep.title}",
@@ -151,73 +147,10 @@ def spread(sweep: Sweep) -> str:
         found = [r for r in case.passed if r.technique == technique]
         if len(found) > 1:
             factor = found[-1].figures["latency"].value / found[0].figures["latency"].value
-            parts.append(f"{digits(factor)} for {technique}")
+            parts.append(f"{digits(factor)} ({technique})")
     if not parts:
         return f"At {length(n)} tokens each technique has one implementation with a latency."
-    return f"At {length(n)} tokens slowest over fastest implementation is {', '.join(parts)}."
-
-
-def ratio_plot(sweeps: list[Sweep], left_out: int) -> Plot:
-    """MLA over MHA, best of each, against length: below the line MLA is ahead."""
-    traces: list[Trace] = []
-    rows, values, lengths = [], [1.0], []
-    for i, sweep in enumerate(sweeps[:MAX_SERIES]):
-        kernel = sweep.operation.endswith("_kernel")
-        title = f"{'kernel' if kernel else 'layer'} · {sweep.title}"
-        look = Look(SWEEP_HUES[i % len(SWEEP_HUES)], "dashdot" if kernel else "solid", MARKERS[i % len(MARKERS)], 1.0)
-        figures = [f for _, f in sweep.ratios]
-        words = [f"{title} at {length(n)}: {full(f, 'ratio')}" for n, f in sweep.ratios]
-        traces.append(
-            line(
-                title,
-                [n for n, _ in sweep.ratios],
-                [f.value for f in figures],
-                look,
-                words,
-                [f.low for f in figures],
-                [f.high for f in figures],
-            )
-        )
-        values += [f.value for f in figures]
-        lengths += [n for n, _ in sweep.ratios]
-        found = crossover([(n, f.value) for n, f in sweep.ratios])
-        rows.append(
-            row([title, found.sentence + ".", ", ".join(f"{length(n)}: {full(f, 'ratio')}" for n, f in sweep.ratios)])
-        )
-    first = sweeps[0]
-    found = crossover([(n, f.value) for n, f in first.ratios])
-    layout = {
-        "xaxis": length_axis(lengths, axis_title(first)),
-        "yaxis": log_axis("MLA's latency over MHA's", values, "ratio"),
-        "hovermode": "closest",
-        **reference_line(1.0, "below: MLA is faster"),
-    }
-    if found.tokens is not None:
-        layout["annotations"] = [*layout["annotations"], mark(found.tokens)]
-    more = f" {left_out} more sweeps are in the tables below." if left_out else ""
-    return Plot(
-        "mla-over-mha",
-        "MLA over MHA in decode",
-        f"{first.title}: {found.sentence}.",
-        traces,
-        layout,
-        table(["Sweep", "Crossover", "Ratios"], rows, class_="prose"),
-        note="The best implementation of each at each length; ratios from rounds in which both were measured, unless "
-        f"they were timed apart.{more}",
-    )
-
-
-def mark(tokens: float) -> dict[str, object]:
-    """An arrow at the crossover."""
-    return {
-        "x": rounded(math.log10(tokens)),
-        "y": 0,
-        "text": f"≈ {length(float(f'{tokens:.2g}'))}",
-        "showarrow": True,
-        "arrowhead": 0,
-        "ax": 34,
-        "ay": -30,
-    }
+    return f"At {length(n)} tokens, slowest over fastest implementation of a technique: {listed(parts)}."
 
 
 def grid_of_best(sweep: Sweep, shown: list[str]) -> Html:
@@ -237,15 +170,14 @@ def grid_of_best(sweep: Sweep, shown: list[str]) -> Html:
 
 def grid(sweep: Sweep) -> Html:
     """Every contender by every length; bars compare within a length, the fastest is bold, failures carry a word."""
-    names = dict.fromkeys(r.contender for _, case in sweep.points for r in case.records)
+    everyone = {r.contender: r for _, case in sweep.points for r in case.records}
+    ran = {r.contender for _, case in sweep.points for r in case.records if r.status != "unavailable"}
     records = {(n, r.contender): r for n, case in sweep.points for r in case.records}
     best = {n: case.passed[0] for n, case in sweep.points if case.passed}
-    order = sorted(names, key=lambda name: (name.split("/")[0], fastest(sweep, name)))
     rows = []
-    for name in order:
-        any_record = next(r for (_, contender), r in records.items() if contender == name)
+    for name in sorted(ran, key=lambda name: (name.split("/")[0], fastest(sweep, name), name)):
         cells = [grid_cell(records.get((n, name)), best.get(n)) for n in sweep.lengths]
-        rows.append(row([contender_name(sweep.view, any_record), *cells]))
+        rows.append(row([contender_name(sweep.view, everyone[name]), *cells]))
     heads = tag(
         "tr",
         tag("th", "Contender", scope="col"),
@@ -253,14 +185,17 @@ def grid(sweep: Sweep) -> Html:
     )
     body = tag("table", tag("thead", heads), tag("tbody", rows), class_="grid")
     box = tag("div", body, class_="scroll", tabindex="0", role="region", aria_label=f"Latencies, {sweep.title}")
-    return join(
-        box,
-        tag(
-            "p",
-            "Bars: speed beside the fastest at that length, which is bold. A length leads to its case.",
-            class_="note",
-        ),
-    )
+    words = "Bars: speed beside the fastest at that length, which is bold. A length leads to its case."
+    return join(box, tag("p", words, class_="note"), absentees([r for n, r in everyone.items() if n not in ran]))
+
+
+def absentees(records: list[Record]) -> Html | None:
+    """Contenders that could run at no length, by reason."""
+    reasons: dict[str, list[str]] = {}
+    for record in records:
+        reasons.setdefault(record.reason or "", []).append(record.contender)
+    items = [tag("li", tag("b", ", ".join(names)), f": {reason}") for reason, names in reasons.items()]
+    return tag("details", tag("summary", "Could not run here"), tag("ul", items, class_="failures")) if items else None
 
 
 def fastest(sweep: Sweep, name: str) -> float:

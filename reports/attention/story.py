@@ -2,30 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from harness.units import digits, interval, length, show
+
 from ..figure import tabs
 from ..markup import Child, Html, join, tag
 from ..study import general_limits
-from ..units import digits, interval, length, show
 from ..view import View
 from .cache import cache_plot, cache_rows, capacity_plot, saving
-from .lines import grid, implementations_plot, latency_plot, ratio_plot
+from .lines import grid, implementations_plot, latency_plot
+from .ratios import cases_plot, ratio_plot, singles, summary
 from .sweep import Sweep, crossover, sweeps
 
 QUESTION = "When does a smaller KV cache become speed?"
 LAYER, KERNEL = "attention.decode", "attention.decode_kernel"
 LAYER_TABS, KERNEL_TABS = 2, 1
+PARTS = (
+    "The layer takes a hidden state and returns one: projections, cache update, attention, output. The inner kernel is "
+    "the attention over a filled cache alone."
+)
+PHASES = (
+    "Prefill and training read no earlier cache, so its size saves nothing there. What differs is arithmetic: MLA's "
+    "query and key heads are larger, while its projections through latents are smaller than MHA's. The inner kernel "
+    "shows the heads alone, the layer both."
+)
 
 
 def answer(view: View) -> str:
-    """Bytes, crossover and the ratio at the longest length, in two sentences."""
+    """Bytes, crossover and the ratio at the longest length, in two or three sentences."""
     rows = cache_rows(view)
     parts = [saving(rows)] if rows else []
     found = sweeps(view, LAYER) or sweeps(view, KERNEL)
     if not found or not found[0].ratios:
         return " ".join([*parts, "Decode latencies of MLA and MHA were not both measured in this run."])
-    sweep = found[0]
-    where = "" if view.on_gpu else " on this CPU"
-    parts.append(f"Decoding{where} ({sweep.title}), {outcome(sweep)}.")
+    where = "on this GPU" if view.on_gpu else "on this CPU"
+    parts.append(f"Decoding {where} ({found[0].title}), {outcome(found[0])}.")
+    others = singles(found[1:])
+    parts += [summary(others, "layer" if found[0].operation == LAYER else "inner kernel", " other")] if others else []
     return " ".join(parts)
 
 
@@ -33,10 +47,11 @@ def outcome(sweep: Sweep) -> str:
     """Crossover, and the ratio at the longest length that has both."""
     if not sweep.ratios:
         return "MLA and MHA were not measured together"
-    found = crossover([(n, figure.value) for n, figure in sweep.ratios])
     n, last = sweep.ratios[-1]
-    bounds = interval(last, "ratio")
-    return f"{found.sentence}; at {length(n)} it takes {show(last.value, 'ratio')} MHA's time {bounds}".rstrip()
+    takes = " ".join(filter(None, (f"{show(last.value, 'ratio')} MHA's time", interval(last, "ratio"))))
+    if len(sweep.ratios) == 1:
+        return f"MLA takes {takes} at {length(n)} tokens, the one length measured"
+    return f"{crossover([(n, f.value) for n, f in sweep.ratios]).sentence}; at {length(n)} it takes {takes}"
 
 
 def sections(view: View) -> Html:
@@ -49,11 +64,12 @@ def sections(view: View) -> Html:
             "How much smaller is the cache?",
             cache_plot(view, rows).html() if rows else missing("No record tells the bytes of its cache."),
         ),
-        part("crossover", "From which length on is MLA faster?", crossings(view)),
         part("decode", "Decode: latency against KV length", decode(view)),
+        part("crossover", "From which length on is MLA faster?", crossings(view)),
+        part("every", "How much does the implementation matter?", implementations(view)),
         part("phases", "Prefill and training beside decode", phases(view)),
         part(
-            "capacity",
+            "fit",
             "How large a batch, how long a context?",
             capacity.html() if capacity else missing("Layers or memory were not recorded, so nothing can be computed."),
         ),
@@ -71,64 +87,72 @@ def missing(sentence: str) -> Html:
 
 
 def crossings(view: View) -> Html:
-    """The ratio over length for every sweep that has both techniques."""
+    """The ratio over length for every sweep that has both techniques, then case by case."""
     layer = [s for s in sweeps(view, LAYER) if s.ratios]
     kernel = [s for s in sweeps(view, KERNEL) if s.ratios]
     if not layer and not kernel:
         return missing("MLA and MHA have no decode case in which both were timed.")
-    return ratio_plot(
-        [*layer[:5], *kernel[:3]], left_out=len(layer) - len(layer[:5]) + len(kernel) - len(kernel[:3])
-    ).html()
+    long = [[s for s in found if len(s.ratios) > 1] for found in (layer, kernel)]
+    drawn = [*long[0][:5], *long[1][:3]]
+    content: list[Child] = [
+        ratio_plot(drawn, left_out=len(long[0]) + len(long[1]) - len(drawn)).html()
+        if drawn
+        else missing("This run has no decode sweep with MLA and MHA at more than one length, so no crossover to state.")
+    ]
+    if len(layer) + len(kernel) > len(long[0]) + len(long[1]):
+        content.append(cases_plot(layer, kernel).html())
+    return join(content)
 
 
 def decode(view: View) -> Html:
-    """Best of each technique for the layer and the inner kernel, then every implementation."""
+    """Best of each technique for the layer and the inner kernel."""
     layer, kernel = sweeps(view, LAYER), sweeps(view, KERNEL)
     if not layer and not kernel:
         return missing("No decode case has a latency in this run.")
     panels: list[tuple[str, Child]] = [
-        (f"Layer · {sweep.title}", latency_plot(sweep, f"layer-{i}").html())
-        for i, sweep in enumerate(layer[:LAYER_TABS])
+        (f"{word} · {sweep.title}", latency_plot(sweep, f"{word.lower()}-{i}").html())
+        for word, found, most in (("Layer", layer, LAYER_TABS), ("Kernel", kernel, KERNEL_TABS))
+        for i, sweep in enumerate(found[:most])
     ]
-    panels += [
-        (f"Kernel · {sweep.title}", latency_plot(sweep, f"kernel-{i}").html())
-        for i, sweep in enumerate(kernel[:KERNEL_TABS])
-    ]
+    return join(tag("p", PARTS), tabs("decode", panels))
+
+
+def implementations(view: View) -> Html:
+    """Every implementation over length, and by case."""
+    layer, kernel = sweeps(view, LAYER), sweeps(view, KERNEL)
+    if not layer and not kernel:
+        return missing("No decode case has a latency in this run.")
     first = (layer or kernel)[0]
-    grids = [(f"{word} · {s.title}", grid(s)) for word, found in (("Layer", layer), ("Kernel", kernel)) for s in found]
     return join(
-        tag(
-            "p",
-            "The layer takes a hidden state and returns one: projections, cache update, attention, output. The inner "
-            "kernel is the attention over a filled cache alone.",
-        ),
-        tabs("decode", panels),
-        tag("h3", "Every implementation"),
-        implementations_plot(first, "implementations").html(),
-        tabs("grid", grids),
+        implementations_plot(first, "implementations").html() if len(first.points) > 1 else None,
+        tabs("grid", grids(layer, kernel)),
     )
+
+
+def grids(layer: Sequence[Sweep], kernel: Sequence[Sweep]) -> list[tuple[str, Child]]:
+    """A panel a sweep: every contender by every length."""
+    return [(f"{word} · {s.title}", grid(s)) for word, found in (("Layer", layer), ("Kernel", kernel)) for s in found]
 
 
 def phases(view: View) -> Html:
     """Prefill and training: latency against sequence length where there is a sweep, and the grids."""
     content: list[Child] = []
     for operation, word in (("attention.prefill", "Prefill"), ("attention.train", "Training step")):
-        found = sweeps(view, operation)
-        kernels = sweeps(view, f"{operation}_kernel")
-        if not found and not kernels:
+        layer, kernel = sweeps(view, operation), sweeps(view, f"{operation}_kernel")
+        if not layer and not kernel:
             content.append(missing(f"{word}: no case has a latency in this run."))
             continue
-        first = (found or kernels)[0]
-        content.append(tag("p", tag("b", f"{word}. "), f"{first.title}: {outcome(first)}."))
-        content.append(latency_plot(first, operation.split(".")[1], word).html())
-        grids = [(f"{w} · {s.title}", grid(s)) for w, group in (("Layer", found), ("Kernel", kernels)) for s in group]
-        content.append(tabs(f"grid-{operation.split('.')[1]}", grids))
-    lead = tag(
-        "p",
-        "Prefill and training read no earlier cache, so its size saves nothing there, and MLA's larger query "
-        "and key heads cost arithmetic.",
-    )
-    return join(lead, content)
+        name = operation.split(".")[1]
+        told = [
+            f"{w} ({found[0].title}): {outcome(found[0])}."
+            for w, found in (("Layer", layer), ("Inner kernel", kernel))
+            if found
+        ]
+        content.append(tag("h3", word))
+        content.append(tag("p", " ".join(told)))
+        content.append(latency_plot((layer or kernel)[0], name, word).html())
+        content.append(tabs(f"grid-{name}", grids(layer, kernel)))
+    return join(tag("p", PHASES), content)
 
 
 def limits(view: View) -> list[str]:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from harness.record import Figure, Record
+from harness.units import length
 
 from .. import facts
 from ..contest import plain
-from ..units import length
 from ..view import View, mapping
 
 BASE, LATENT = "mha", "mla"
@@ -73,18 +74,15 @@ def crossover(points: Sequence[tuple[float, float]]) -> Crossover:
     if not points:
         return Crossover(None, "MLA and MHA were not measured together")
     first, last = points[0], points[-1]
+    measured = f"{length(first[0])} to {length(last[0])} tokens"
     if all(value < 1 for _, value in points):
         if len(points) == 1:
             return Crossover(None, f"MLA is ahead at the one length measured, {length(first[0])} tokens")
-        return Crossover(
-            None,
-            f"MLA is ahead at every measured length, from {length(first[0])} tokens on; any crossing lies below, not "
-            "within the measured range",
-        )
+        return Crossover(None, f"MLA is ahead from {measured}, so no crossover lies within the measured range")
     if all(value >= 1 for _, value in points):
         if len(points) == 1:
             return Crossover(None, f"MLA is not ahead at the one length measured, {length(first[0])} tokens")
-        return Crossover(None, f"MLA does not overtake MHA within the measured range, up to {length(last[0])} tokens")
+        return Crossover(None, f"MLA does not overtake MHA within the measured range, {measured}")
     if last[1] >= 1:
         return Crossover(None, f"MLA is ahead at some lengths, yet behind again at {length(last[0])} tokens")
     position = max(i for i, (_, value) in enumerate(points) if value >= 1)
@@ -102,25 +100,29 @@ def roughly(value: float) -> float:
 
 def sweeps(view: View, operation: str) -> list[Sweep]:
     """Sweeps of an operation: those with the most comparable lengths first, then the larger batch."""
-    groups: dict[tuple[str, str, float], dict[float, facts.Case]] = {}
+    groups: dict[tuple[str, str, str, float], dict[float, facts.Case]] = {}
     heads: dict[str, set[Any]] = {}
     for case in view.of("attention"):
         heads.setdefault(case.first.model, set()).add(mapping(mapping(case.first.shape).get("model")).get("heads"))
     for case in view.cases:
-        shape = mapping(case.first.shape)
+        first, shape = case.first, mapping(case.first.shape)
         n = plain(shape.get("length"))
-        if case.first.operation != operation or n is None or n <= 0:
+        if first.operation != operation or n is None or n <= 0:
             continue
-        batch = plain(shape.get("batch")) or 0.0
-        groups.setdefault((case.first.model, setting(case.first, len(heads[case.first.model]) > 1), batch), {})[n] = (
-            case
-        )
+        held = setting(first, len(heads[first.model]) > 1)
+        key = (first.model, held, variant(first), plain(shape.get("batch")) or 0.0)
+        groups.setdefault(key, {})[n] = case
     found = [
         Sweep(view, operation, model, held, batch, tuple(sorted(cases.items())))
-        for (model, held, batch), cases in groups.items()
+        for (model, held, _, batch), cases in groups.items()
     ]
     found = [sweep for sweep in found if sweep.techniques]
     return sorted(found, key=lambda s: (-comparable(s.points), -len(s.techniques), -len(s.points), -s.batch))
+
+
+def variant(record: Record) -> str:
+    """What the sizes say besides batch and length: cases that differ in it are never points of one line."""
+    return "-".join(word for word in record.sizes.split("-") if not re.fullmatch(r"[bs]\d+", word))
 
 
 def comparable(points: Iterable[tuple[float, facts.Case]]) -> int:
@@ -141,6 +143,8 @@ def setting(record: Record, with_heads: bool) -> str:
         words.append("ragged lengths")
     if shape.get("cache") not in (None, "native"):
         words.append(f"{shape['cache']} cache")
+    if "graph" in variant(record).split("-"):
+        words.append("CUDA graph")
     heads = plain(mapping(shape.get("model")).get("heads"))
     if with_heads and heads is not None:
         words.append(f"{heads:g} heads")

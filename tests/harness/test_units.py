@@ -6,7 +6,21 @@ import pytest
 
 from harness.record import Figure, Record
 from harness.terminal import table
-from harness.units import GAP, MISSING, TIMES_SIGN, digits, duration, full, interval, length, plain, show, tidy
+from harness.units import (
+    GAP,
+    MISSING,
+    TIMES_SIGN,
+    digits,
+    duration,
+    full,
+    interval,
+    length,
+    listed,
+    plain,
+    show,
+    some,
+    tidy,
+)
 
 
 @pytest.mark.parametrize(
@@ -55,6 +69,11 @@ def test_lengths() -> None:
         "1M",
         "1,300",
     ]
+
+
+def test_counts_and_lists_in_sentences() -> None:
+    assert [some(1, "case"), some(0, "case"), some(1200, "case")] == ["1 case", "0 cases", "1,200 cases"]
+    assert [listed(list(word)) for word in ("", "a", "ab", "abc")] == ["", "a", "a and b", "a, b and c"]
 
 
 def test_durations_and_readings() -> None:

@@ -33,7 +33,11 @@ def fingerprint(root: Path) -> dict[str, Any]:
 
 
 def git_state(root: Path) -> dict[str, Any]:
-    """Commit, branch and whether the tree differs from the commit; Nones outside a git checkout."""
+    """Commit, branch and whether the tree differs from the commit.
+
+    Outside a git checkout (a copy on a machine without network) they are None, but for the commit, if
+    WHALEBENCH_COMMIT names it.
+    """
 
     def git(*words: str) -> str | None:
         try:
@@ -44,7 +48,7 @@ def git_state(root: Path) -> dict[str, Any]:
 
     status = git("status", "--porcelain", "--untracked-files=no")
     return {
-        "commit": git("rev-parse", "--short=10", "HEAD"),
+        "commit": git("rev-parse", "--short=10", "HEAD") or os.environ.get("WHALEBENCH_COMMIT"),
         "branch": git("rev-parse", "--abbrev-ref", "HEAD"),
         "dirty": None if status is None else bool(status),
     }

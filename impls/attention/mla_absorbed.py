@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -72,13 +73,15 @@ def _prepared(call: Callable[[DecodeInputs | DecodeKernelInputs], Tensor], shape
     return Prepared(call, pack, unpack, "latent and rotated key in one row")
 
 
-@implementation("attention.decode", technique="mla", kind="optimized", name="absorbed", supports=no_fp8_row)
-def decode(w: MlaWeights, shape: DecodeShape) -> Prepared:
-    """One step of decoding."""
+Attend = Callable[[Tensor, Any, Tensor], Tensor]
+
+
+def absorbed_layer(w: MlaWeights, shape: DecodeShape, attend: Attend) -> Callable[[DecodeInputs], Tensor]:
+    """One step of decoding around `attend`: (absorbed queries [B, T, H, K], cache that has the new tokens, their slots
+    [B, T]) to latent outputs [B, T, H, C]."""
     model = shape.model
-    rotary, scale, down_AD = Rotary.of(shape, model.rope_dim, w.w_kr_RD), mla_scale(shape), stack_down(w)
+    rotary, down_AD = Rotary.of(shape, model.rope_dim, w.w_kr_RD), stack_down(w)
     steps_T = torch.arange(shape.new_tokens, device=down_AD.device)
-    all_visible = shape.new_tokens == 1 and not shape.ragged
 
     def call(inputs: DecodeInputs) -> Tensor:
         positions_BT = inputs.lengths_B[:, None] + steps_T
@@ -94,11 +97,22 @@ def decode(w: MlaWeights, shape: DecodeShape) -> Prepared:
         q_BTHN, q_BTHR = q_BTHE.split((model.nope_dim, model.rope_dim), -1)
         q_BTHC = per_head(q_BTHN, w.w_uk_HNC)
         q_BTHK = torch.cat((q_BTHC, rotary.rotate_complex(q_BTHR, positions_BT)), -1)
-        last_BT = None if all_visible else positions_BT
-        o_BTHC = attend_latent(q_BTHK, _joined(inputs.cache, q_BTHK.dtype), last_BT, model.latent, scale)
-        return unproject(per_head(o_BTHC, w.w_uv_HVC.mT), w.wo_DHV)
+        return unproject(per_head(attend(q_BTHK, inputs.cache, positions_BT), w.w_uv_HVC.mT), w.wo_DHV)
 
-    return _prepared(call, shape)
+    return call
+
+
+@implementation("attention.decode", technique="mla", kind="optimized", name="absorbed", supports=no_fp8_row)
+def decode(w: MlaWeights, shape: DecodeShape) -> Prepared:
+    """One step of decoding."""
+    all_visible = shape.new_tokens == 1 and not shape.ragged
+    scale = mla_scale(shape)
+
+    def attend(q_BTHK: Tensor, cache: JoinedCache | Fp8LatentCache, positions_BT: Tensor) -> Tensor:
+        last_BT = None if all_visible else positions_BT
+        return attend_latent(q_BTHK, _joined(cache, q_BTHK.dtype), last_BT, shape.model.latent, scale)
+
+    return _prepared(absorbed_layer(w, shape, attend), shape)
 
 
 def per_head(x_BTHX: Tensor, w_HXY: Tensor) -> Tensor:

@@ -47,13 +47,16 @@ def launch_for(batch: int, rows: int, length: int, fp8: bool, processors: int) -
 
 
 def _splits(programs: int, pages: int, resident: int) -> int:
-    """Splits with the least time, in pages: waves of `resident` programs, each with its start-up, and the merge."""
+    """Splits with the least time, in pages: waves of `resident` programs, each with its start-up, and the merge.
+
+    At most four waves by splitting, so that partial results stay small beside the cache.
+    """
 
     def time(splits: int) -> float:
         waves = math.ceil(programs * splits / resident)
         return waves * (math.ceil(pages / splits) + PROGRAM_PAGES) + MERGE_PAGES * splits
 
-    return min(range(1, max(1, min(pages, resident)) + 1), key=time)
+    return min(range(1, max(1, min(pages, 4 * resident // programs)) + 1), key=time)
 
 
 def latent_decode(

@@ -20,8 +20,8 @@ def test_pytest_measures_it_and_the_report_shows_it(checkout):
     page = report.stdout.strip().splitlines()[-1].removeprefix("Open ")
     assert (checkout.folder / page).is_file()
     cases = {p.stem: p.read_text() for p in (checkout.folder / "reports/site").rglob("case/*.html")}
-    assert set(cases) == {"toy.product--square--n64", "toy.product--square--n256"}
-    assert all("plain/transposed" in text for text in cases.values())
+    for size in ("n64", "n256"):
+        assert "plain/transposed" in cases[f"toy.product--square--{size}"]
 
 
 def test_deselected_nodes_still_get_baseline_and_reference(checkout):

@@ -18,33 +18,87 @@ READY := .venv/ready
 TOOLS := .venv/tools
 endif
 
-words = $(if $(STUDY),--study '$(STUDY)') $(if $(DEVICE),--device '$(DEVICE)') $(if $(TIER),--tier '$(TIER)') \
-	$(if $(BUDGET),--budget '$(BUDGET)') $(if $(MODEL),--model '$(MODEL)') $(if $(IMPL),--impl '$(IMPL)') \
-	$(if $(RESUME),--resume '$(RESUME)')
+# Values reach the shell through the environment, where make puts what it was called with: a quote in one is no syntax.
+words = $(if $(STUDY),--study "$$STUDY") $(if $(DEVICE),--device "$$DEVICE") $(if $(TIER),--tier "$$TIER") \
+	$(if $(BUDGET),--budget "$$BUDGET") $(if $(MODEL),--model "$$MODEL") $(if $(IMPL),--impl "$$IMPL") \
+	$(if $(RESUME),--resume "$$RESUME")
 
-.PHONY: help bench list test report keep serve lint clean
+# Pages of what was measured, unless the request was refused or stopped; the status is the measurement's.
+then_report = status=$$?; case $$status in 2|130) ;; *) $(MAKE) --no-print-directory report || exit $$?;; esac; exit $$status
+
+# A page of its own, where plotly is; followed by its arguments.
+drawn = $(PY) -c 'import plotly' 2>/dev/null && $(PY) -m reports.$(1)
+
+.PHONY: help bench bench-ep balance ladder list test exact baseline gate gate-experiment compare history export import report keep serve lint clean
 
 help: ## this list
 	@echo "whalebench: what do DeepSeek's ideas buy, on this machine?"; echo
-	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
-	@echo; echo "for bench and list: STUDY=attention  K='decode and mla' (pytest -k)  DEVICE=cpu|cuda  TIER=smoke|cpu|gpu|full"
+	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
+	@echo; echo "for bench and list: STUDY=attention  K='decode and mla' (bench only, pytest -k)  DEVICE=cpu|cuda  TIER=smoke|cpu|gpu|full"
 	@echo "BUDGET=seconds  MODEL=v3 or config.json  IMPL=mine.py  RESUME=run  PYTHON=python3 (no .venv)"
 
 bench: $(READY) ## measure, then write the report (RESUME= finishes a run)
 	@if $(PY) -c 'import pytest' 2>/dev/null; then \
-		$(PY) -m pytest benches -q -rfE -p no:cacheprovider --benchmark-quiet $(words) $(if $(K),-k '$(K)'); \
+		$(PY) -m pytest benches -q -rfE -p no:cacheprovider --benchmark-quiet $(words) $(if $(K),-k "$$K"); \
 	else \
 		echo "pytest is not installed here: measuring without it (K= is not used)"; \
 		$(PY) -m harness.run $(words); \
 	fi; status=$$?; \
-	if [ $$status -eq 5 ]; then echo "nothing matches K='$(K)'; make list shows the names"; fi; \
+	if [ $$status -eq 5 ]; then echo "nothing matches K=$$K; make list shows the names"; fi; \
 	case $$status in 4|5) ;; *) $(MAKE) --no-print-directory report || exit $$?;; esac; exit $$status
+
+bench-ep: $(READY) ## experts over RANKS=2 processes, or GPUs: in order against EPLB (TOKENS= SKEW='0 1 recorded')
+	@$(PY) -m benches.parallel --ranks "$${RANKS:-2}" $(if $(DEVICE),--device "$$DEVICE") \
+		$(if $(BUDGET),--budget "$$BUDGET") $(if $(MODEL),--model "$$MODEL") \
+		$(if $(TOKENS),--tokens "$$TOKENS") $(if $(SKEW),--skew $(SKEW)); $(then_report)
+
+balance: $(READY) ## train a small model under five ways of balancing its experts, 8 minutes, 12 on a GPU (ARMS= STEPS= DATA=)
+	@$(PY) -m benches.balance $(if $(ARMS),--arms "$$ARMS") $(if $(STEPS),--steps "$$STEPS") \
+		$(if $(BUDGET),--budget "$$BUDGET") $(if $(DEVICE),--device "$$DEVICE") $(if $(DATA),--data "$$DATA") \
+		$(if $(RESUME),--resume "$$RESUME"); $(then_report)
+
+ladder: $(READY) ## train sixteen small models, four ideas each on or off, budget 8 minutes (STEPS= DATA= PRICE=an hour RESUME=)
+	@$(PY) -m benches.ladder $(if $(STEPS),--steps "$$STEPS") $(if $(BUDGET),--budget "$$BUDGET") \
+		$(if $(DEVICE),--device "$$DEVICE") $(if $(DATA),--data "$$DATA") $(if $(PRICE),--price "$$PRICE") \
+		$(if $(RESUME),--resume "$$RESUME"); $(then_report)
 
 list: $(READY) ## cases, contenders, and why some cannot run here
 	@$(PY) -m harness.run --list $(words)
 
 test: $(READY) $(TOOLS) ## the test suite
 	@$(PY) -m pytest tests
+
+exact: $(READY) ## compare what has no noise with benches/baselines: results, bytes, operators, kernels (40 s)
+	@$(PY) -m harness.exact $(if $(STUDY),--study "$$STUDY")
+
+baseline: $(READY) ## rewrite benches/baselines (REASON='why facts change')
+	@$(PY) -m harness.exact --write --reason "$$REASON"
+
+gate: $(READY) ## BASE=origin/main against the working tree: make exact, then both timed in turn (ONLY= K= OUT=)
+	@$(PY) -m harness.gate --base "$$BASE" $(if $(STUDY),--study "$$STUDY") $(if $(DEVICE),--device "$$DEVICE") \
+		$(if $(BUDGET),--budget "$$BUDGET") $(if $(K),--match "$$K") $(if $(ONLY),--only "$$ONLY") $(if $(OUT),--out "$$OUT")
+
+gate-experiment: $(READY) ## how often the timing gate is wrong, quiet and beside busy neighbours, 45 minutes (N=40)
+	@$(PY) -m harness.gate_experiment --runs "$${N:-40}" $(if $(K),--match "$$K") \
+		$(if $(BUDGET),--budget "$$BUDGET") $(if $(OUT),--out "$$OUT")
+
+compare: $(READY) ## two runs, record files or git revisions, a verdict each time (A= B= TOLERANCE=%  JSON=1)
+	@test -n "$$A" -a -n "$$B" || { echo "make compare A=earlier B=later: run folders, record files or git revisions"; exit 2; }; \
+	set -- "$$A" "$$B" $(if $(TOLERANCE),--tolerance "$$TOLERANCE") $(if $(HISTORY),--history "$$HISTORY"); \
+	$(PY) -m harness.compare "$$@" $(if $(JSON),--json); status=$$?; \
+	case $$status$(JSON) in [013456]) $(call drawn,compare) "$$@" 2>/dev/null;; esac; exit $$status
+
+history: $(READY) ## add runs to the history and draw it (RUNS='runs folders histories', default all; HISTORY=file)
+	@set -- $(if $(HISTORY),--history "$$HISTORY"); $(PY) -m harness.history "$$@" $(RUNS); status=$$?; \
+	case $$status in 0|6) $(call drawn,history) "$$@" 2>/dev/null;; esac; exit $$status
+
+export: $(READY) ## a run for other programs (RUN= FORMAT=pytest-benchmark|csv|parquet OUT=file)
+	@test -n "$$RUN" || { echo "make export RUN=runs/... FORMAT=pytest-benchmark|csv|parquet"; exit 2; }; \
+	$(PY) -m harness.interchange export "$$RUN" $(if $(FORMAT),--format "$$FORMAT") $(if $(OUT),--out "$$OUT")
+
+import: $(READY) ## pytest-benchmark's JSON as a run that make report shows (FILE=)
+	@test -n "$$FILE" || { echo "make import FILE=benchmark.json"; exit 2; }; \
+	$(PY) -m harness.interchange import "$$FILE"
 
 report: $(READY) ## pages from the newest run and the recorded ones (RUNS='a b' for others)
 	@if $(PY) -c 'import plotly, pandas' 2>/dev/null; then $(PY) -m reports $(RUNS); \
@@ -60,7 +114,7 @@ lint: $(READY) $(TOOLS) ## formatting, lint and types
 	@$(PY) -m ruff format --check . && $(PY) -m ruff check . && $(PY) -m mypy
 
 clean: ## remove the report, caches and .venv; runs stay
-	rm -rf .venv reports/site .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv reports/site reports/site-compare reports/site-history .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
 
 .venv/ready: requirements/base.txt $(TORCH)

@@ -87,7 +87,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """After deselection: which contenders each contest has, and how many contests share the budget."""
+    """After deselection: which contenders each contest has, and which contests share the budget."""
     if SESSION not in session.config.stash:
         return
     selected: dict[str, list[str]] = {}
@@ -95,8 +95,10 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         if isinstance(item, pytest.Function) and "contender" in item.fixturenames:
             case, contender = item.callspec.params["contender"]
             selected.setdefault(case, []).append(contender.name)
+    for problem in session.config.stash[SESSION].problems:
+        print(f"problem: {problem}")
     session.config.stash[SELECTED], session.config.stash[STARTED] = selected, []
-    session.config.stash[SESSION].expect(len(selected))
+    session.config.stash[SESSION].expect(selected)
 
 
 class Node:
@@ -171,10 +173,18 @@ class VirtualClock:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Each bench node gets a virtual clock for pytest-benchmark."""
+    """Each bench node gets a virtual clock for pytest-benchmark; studies without a case here have no node."""
+    items[:] = [item for item in items if not _without_cases(item)]
     for item in items:
         if "contender" in getattr(item, "fixturenames", ()) and item.config.pluginmanager.hasplugin("benchmark"):
             item.add_marker(pytest.mark.benchmark(timer=VirtualClock()))
+
+
+def _without_cases(item: pytest.Item) -> bool:
+    """Whether this is what pytest makes of a bench function that was given no contender."""
+    return "contender" in getattr(item, "fixturenames", ()) and not isinstance(
+        item.callspec.params.get("contender"), tuple
+    )
 
 
 @pytest.fixture
@@ -184,7 +194,7 @@ def contender(request: pytest.FixtureRequest) -> Node:
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pytest.Config) -> None:
     """The closing table, what was left out, and what was wrong with the request."""
     from harness import terminal
 
@@ -201,6 +211,8 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         terminalreporter.write_line(f"problem: {problem}", red=True)
     if bench.records:
         terminalreporter.write_line(f"run: {bench.folder} · {bench.account}")
+    if exitstatus == pytest.ExitCode.INTERRUPTED:
+        terminalreporter.write_line(f"stopped; continue with make bench RESUME={bench.folder.name}")
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from benches.models import attention_shape
+from benches.tiers import tiered
 from harness import Workload
 from impls.attention.cache import no_fp8_row
 from impls.attention.shape import AttentionShape, DecodeShape, SequenceShape
@@ -180,18 +181,4 @@ def workloads(model: str | None) -> list[Workload]:
             neighbour = Model(*attention_shape(name))
             tiers["gpu"].append(decode(neighbour, 128, 4 * K))
         tiers["gpu"].append(sequence("prefill", Model(*attention_shape("llama-3.1-8b")), 8 * K))
-    return _merged(tiers)
-
-
-def _merged(tiers: dict[str, list[Workload]]) -> list[Workload]:
-    """One workload an id, in every tier that lists it; what the GPU tier has belongs to the grid as well.
-
-    Cases that compile come last, so that no other is left out for the time they take.
-    """
-    found: dict[str, Workload] = {}
-    for tier, listed in {**tiers, "full": tiers["gpu"] + tiers["full"]}.items():
-        for workload in listed:
-            known = found.setdefault(workload.id, workload)
-            if tier not in known.tiers:
-                found[workload.id] = replace(known, tiers=(*known.tiers, tier))
-    return sorted(found.values(), key=lambda workload: bool(workload.compiled))
+    return tiered(tiers)

@@ -18,6 +18,7 @@ from typing import Any
 
 from impls.attention.shape import AttentionShape, Yarn
 
+MOST = 2**24  # of anything a layer has; more is a mistake, and would be counted one by one
 LATENT = ("deepseek_v2", "deepseek_v3", "kimi_k2")
 GROUPED = ("llama", "mistral", "mixtral", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe")
 
@@ -44,7 +45,14 @@ def _llama(**fields: Any) -> dict[str, Any]:
     return {"model_type": "llama", "vocab_size": 128256, "rms_norm_eps": 1e-5, "rope_theta": 500000.0, **fields}
 
 
-# DeepSeek: arXiv 2405.04434 (section 3.1.2, appendix B) and 2412.19437 (section 4.2); Llama 3.1: arXiv 2407.21783.
+def _qwen3_moe(**fields: Any) -> dict[str, Any]:
+    routing = {"num_experts": 128, "num_experts_per_tok": 8, "norm_topk_prob": True}
+    rest = {"num_key_value_heads": 4, "head_dim": 128, "rms_norm_eps": 1e-6, "rope_theta": 1000000.0}
+    return {"model_type": "qwen3_moe", "vocab_size": 151936, **routing, **rest, **fields}
+
+
+# DeepSeek: arXiv 2405.04434 (section 3.1.2, appendix B) and 2412.19437 (section 4.2); Llama 3.1: arXiv 2407.21783;
+# Mixtral: arXiv 2401.04088; Qwen3: arXiv 2505.09388.
 MODELS: dict[str, dict[str, Any]] = {
     "v2-lite": _deepseek(
         "deepseek_v2",
@@ -141,6 +149,25 @@ MODELS: dict[str, dict[str, Any]] = {
         "rms_norm_eps": 1e-5,
         "rope_theta": 1000000.0,
     },
+    "mixtral-8x7b": {
+        "model_type": "mixtral",
+        "hidden_size": 4096,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "intermediate_size": 14336,
+        "num_local_experts": 8,
+        "num_experts_per_tok": 2,
+        "vocab_size": 32000,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 1000000.0,
+    },
+    "qwen3-30b-a3b": _qwen3_moe(
+        hidden_size=2048, num_hidden_layers=48, num_attention_heads=32, moe_intermediate_size=768
+    ),
+    "qwen3-235b-a22b": _qwen3_moe(
+        hidden_size=4096, num_hidden_layers=94, num_attention_heads=64, moe_intermediate_size=1536
+    ),
 }
 
 
@@ -162,10 +189,10 @@ class Config:
         return self._value(name) is not None
 
     def whole(self, name: str, default: int | None = None) -> int:
-        """A whole number of at least 1; required unless there is a default."""
+        """A whole number from 1 to 2^24; required unless there is a default."""
         value = self._required(name, default)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-            self.problem(name, "a whole number of at least 1")
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST):
+            self.problem(name, f"a whole number from 1 to {MOST:,}")
             return 1
         return 1 if value is None else value
 
@@ -237,7 +264,11 @@ def configuration(name_or_path: str) -> tuple[str, Config]:
 
 def _fields(path: Path) -> Mapping[str, Any]:
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        if path.exists() and not path.is_file():
+            raise ValueError(f"{path} is no file")
+        data = json.loads(path.read_text(encoding="utf-8-sig"))
+    except RecursionError as error:
+        raise ValueError(f"{path} is nested too deeply for a configuration") from error
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}; bundled: {', '.join(MODELS)}") from error
     except ValueError as error:

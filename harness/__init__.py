@@ -4,8 +4,19 @@ This is the surface that implementations and benches import; everything else is 
 """
 
 from .case import Workload
-from .contract import Call, Cost, Operation, Prepared
+from .contract import Call, Cost, Course, Operation, Prepared, Trial
 from .metrics import Metric
 from .registry import implementation, operation
 
-__all__ = ["Call", "Cost", "Metric", "Operation", "Prepared", "Workload", "implementation", "operation"]
+__all__ = [
+    "Call",
+    "Cost",
+    "Course",
+    "Metric",
+    "Operation",
+    "Prepared",
+    "Trial",
+    "Workload",
+    "implementation",
+    "operation",
+]

@@ -11,6 +11,7 @@ import difflib
 import importlib
 import importlib.util
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from typing import Any
 import torch
 
 from .case import TIERS, Workload
+from .contract import Operation
+from .failure import describe
 from .options import Options
 from .registry import Implementation, Registry, load
 
@@ -100,14 +103,19 @@ def choose_device(device: str | None) -> str:
     return device
 
 
-def build(options: Options) -> Catalog:
-    """The catalog for `options`. Raises Refused for an unknown tier, study, model or device."""
+def build(options: Options, turn: Callable[[int], None] = lambda _: None) -> Catalog:
+    """The catalog for `options`. Raises Refused for an unknown tier, study, model or device.
+
+    `turn` is told when a user's file gets to run: it is waited for as long as for a contender.
+    """
     device = choose_device(options.device)
     tier = options.tier or ("gpu" if device == "cuda" else "cpu")
     if tier not in TIERS:
         raise Refused(f"TIER={tier} is unknown; {nearest(tier, list(TIERS))}")
     registry = load(options.package)
     problems: list[str] = []
+    if options.impl is not None:
+        turn(0)
     mine = _load_user_file(registry, options.impl, problems)
     workloads = [w for w in _workloads(options) if tier in w.tiers]
     if options.impl and mine:
@@ -128,12 +136,14 @@ def _load_user_file(registry: Registry, file: str | None, problems: list[str]) -
         problems.append(f"IMPL={file}: there is no such file")
         return set()
     before = {(op, name) for op, known in registry.implementations.items() for name in known}
+    known_before = {operation: dict(known) for operation, known in registry.implementations.items()}
     try:
         registry.load_file(path, USER_MODULE)
     except BaseException as error:
         where = traceback.extract_tb(error.__traceback__)
         line = next((f", line {frame.lineno}" for frame in reversed(where) if frame.filename == str(path)), "")
-        problems.append(f"IMPL={file}{line}: it failed to load: {type(error).__name__}: {error}")
+        problems.append(f"IMPL={file}{line}: it failed to load: {describe(error)}")
+        registry.implementations = known_before
         return set()
     mine = {(op, name) for op, known in registry.implementations.items() for name in known} - before
     unknown = sorted({op for op, _ in mine if op not in registry.operations})
@@ -179,7 +189,7 @@ def _case(registry: Registry, workload: Workload, device: str, tier: str, mine: 
             implementation.contender,
             implementation.technique,
             implementation.kind,
-            _reason(implementation, workload, device, tier),
+            _uncompiled(operation, implementation) or _reason(implementation, workload, device, tier),
             (implementation.operation, implementation.contender) in mine,
         )
         for implementation in registry.implementations.get(workload.operation, {}).values()
@@ -188,14 +198,26 @@ def _case(registry: Registry, workload: Workload, device: str, tier: str, mine: 
 
 
 def _reason(implementation: Implementation, workload: Workload, device: str, tier: str) -> str | None:
-    """Why an implementation cannot run a workload here, or None."""
-    for need in implementation.needs:
-        missing = unmet(need, device)
-        if missing:
-            return missing
+    """Why an implementation cannot run a workload here, or None; a question that raises is a reason too."""
+    try:
+        for need in implementation.needs:
+            missing = unmet(need, device)
+            if missing:
+                return missing
+        reason = implementation.supports(workload.shape)
+    except Exception as error:
+        return f"asking what it supports raised {describe(error)}"
+    if reason is not None and not isinstance(reason, str):
+        return f"its supports() returned {reason!r}, neither None nor a reason in words"
     if implementation.kind == "compiled" and (tier == "smoke" or implementation.technique not in workload.compiled):
         return "compiling costs 20 s and more: compiled references take part in a few marked cases only"
-    return implementation.supports(workload.shape)
+    return reason
+
+
+def _uncompiled(operation: Operation, implementation: Implementation) -> str | None:
+    if operation.trial is not None and implementation.kind == "compiled":
+        return "a trial is not compiled as a whole; its contenders compile what they repeat"
+    return None
 
 
 def unmet(need: str, device: str) -> str | None:

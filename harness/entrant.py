@@ -15,8 +15,10 @@ import torch
 from torch import Tensor
 
 from . import memory, verify
-from .clock import CacheFlush, Clock, EventClock, Replay, WallClock
+from .clock import Clock, EventClock, Replay, Thunk, WallClock
 from .contract import Operation
+from .frame import Frame
+from .measurement import Timed
 from .registry import Implementation
 from .tree import map_tensors, named_tensors, storage_bytes
 
@@ -36,6 +38,7 @@ class Side:
         self.inputs = self._draw(seed + 1)
         self._second = self._changing(self._draw(seed + 2))
         self._first = {name: t.clone() for name, t in self._changing(self.inputs).items()}
+        self.frame = Frame(self.weights, self.inputs)
         self.weights_digest = verify.digest(self.weights)
         self.use_second()
         self.second_truth = self._truth(self.inputs)
@@ -78,14 +81,26 @@ class Side:
         self._fill(self._second)
 
     def roll(self) -> None:
-        """Shift the inputs' values by one place: other inputs of the same distribution, at little cost."""
+        """Shift the inputs by one row: other inputs of the same distribution, at little cost.
+
+        A row is a place of the first axis that has more than one: sequences or tokens stay whole, for what is done to
+        one may depend on its values, as the choice of experts does. 8-bit floats are shifted as bytes, for a GPU has no
+        roll for them.
+        """
         for tensor in self._changing(self.inputs).values():
-            if tensor.is_floating_point() and tensor.numel() * tensor.element_size() <= ROLL_LIMIT_BYTES:
-                tensor.copy_(tensor.reshape(-1).roll(1).view_as(tensor))
+            if tensor.dim() and tensor.is_floating_point() and tensor.nbytes <= ROLL_LIMIT_BYTES:
+                tensor = tensor.view(torch.uint8) if tensor.element_size() == 1 else tensor
+                tensor.copy_(tensor.roll(1, next((axis for axis, size in enumerate(tensor.shape) if size > 1), 0)))
 
     def digest(self) -> dict[str, tuple[int, int]]:
         """What must not change in the inputs."""
         return verify.digest(self.inputs, self.operation.written(self.inputs))
+
+    def require_framed(self) -> None:
+        """Raises Incorrect when an input or a weight is another tensor, or was resized."""
+        changed = self.frame.changed()
+        if changed is not None:
+            raise verify.Incorrect(f"replaced or resized its input {changed}")
 
     def restore(self) -> None:
         """Draw weights and inputs again, in place, after a contender has damaged them."""
@@ -118,44 +133,43 @@ class Finished:
         raise RuntimeError("this contender has been released")
 
 
-class Entrant:
+class Entrant(Timed):
     """One implementation being set up, verified and timed; raises what the implementation raises."""
 
-    def __init__(self, implementation: Implementation, side: Side, flush: CacheFlush, graph: bool) -> None:
-        self.implementation, self.side = implementation, side
-        self.samples: list[float] = []
-        self.sample_rounds: list[int] = []
-        self.slots: list[float] = []
-        self.figures: dict[str, float] = {}
+    def __init__(self, implementation: Implementation, side: Side, flush: Thunk, graph: bool) -> None:
+        super().__init__(implementation)
+        self.side = side
         self.distance = verify.Distance(0.0, 0.0)
         self._flush, self._graph = flush, graph
-
-    @property
-    def name(self) -> str:
-        """`technique/implementation`."""
-        return self.implementation.contender
 
     def prepare(self, empty_ns: float | None) -> None:
         """Set up, verify on the first draw, count memory and launches, and build the clock."""
         side = self.side
         begin = time.perf_counter()
         made, built = memory.measure(lambda: self.implementation.setup(side.weights, side.shape), side.device)
+        self.take(made)
+        self.figures["setup"] = time.perf_counter() - begin
+        self.verify_first()
+        state = max(0, storage_bytes(self._own) - side.input_bytes)
+        self.figures["state"] = state
+        self.figures["resident"] = storage_bytes(side.weights) + built.kept + state
+        self.figures["peak"] = memory.measure(self.call, side.device)[1].peak
+        self.clock = self.make_clock(empty_ns)
+
+    def take(self, made: Any) -> None:
+        """What setup returned: the call, on inputs in its own layout, carried out once."""
+        side = self.side
         prepared = verify.calling(made)
         self.layout, self._unpack = prepared.layout, prepared.unpack
         verify.poison_written(side.operation, side.inputs)
         own = prepared.pack(side.inputs)
+        side.require_framed()
         self._require_passed_through(own)
         self.call: Callable[[], Any] = lambda: prepared.call(own)
         self._own = own
         self.call()
         self._synchronize()
-        self.figures["setup"] = time.perf_counter() - begin
-        self._verify_first()
-        state = max(0, storage_bytes(own) - side.input_bytes)
-        self.figures["state"] = state
-        self.figures["resident"] = storage_bytes(side.weights) + built.kept + state
-        self.figures["peak"] = memory.measure(self.call, side.device)[1].peak
-        self.clock = self._make_clock(empty_ns)
+        side.require_framed()
 
     def _require_passed_through(self, own: Any) -> None:
         held = {t.data_ptr() for t in named_tensors(own).values()}
@@ -163,7 +177,8 @@ class Entrant:
             if tensor.data_ptr() not in held:
                 raise TypeError(f"pack must hand on the input {name} as it is; only state may be rearranged")
 
-    def _make_clock(self, empty_ns: float | None) -> Clock:
+    def make_clock(self, empty_ns: float | None) -> Clock:
+        """Wall time on a CPU; on a GPU device time, after counting launches."""
         if self.side.device != "cuda":
             return WallClock(self.call, self._flush)
         self.figures["launches"] = count = memory.launches(self.call)
@@ -174,7 +189,7 @@ class Entrant:
         clock.name = "graph"
         return clock
 
-    def _verify_first(self) -> None:
+    def verify_first(self) -> None:
         """The first draw, filled in behind a gate: work on a stream of its own would read stale inputs."""
         side = self.side
         side.use_second()
@@ -193,8 +208,9 @@ class Entrant:
 
     def _judge(self, truth: verify.Truth, untouched: dict[str, tuple[int, int]] | None) -> None:
         """Judge one call's result, what it wrote, and what it must leave alone (`untouched`: the inputs' digest)."""
-        result = map_tensors(lambda t: t.detach().clone(), self.call())
+        result = self.side.operation.normal(map_tensors(lambda t: t.detach().clone(), self.call()))
         self._synchronize()
+        self.side.require_framed()
         if verify.digest(self.side.weights) != self.side.weights_digest:
             raise verify.Incorrect("changed its weights")
         if untouched is not None:
@@ -208,9 +224,8 @@ class Entrant:
     def slot(self, number: int) -> None:
         """One slot of a round: a sample a call, and their median as the round's value."""
         samples = self.clock.slot()
-        self.samples += samples
-        self.sample_rounds += [number] * len(samples)
-        self.slots.append(sorted(samples)[len(samples) // 2])
+        self.side.require_framed()
+        self.add(number, samples)
 
     def release(self) -> None:
         """Give back the call and its state; what was measured stays."""

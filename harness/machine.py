@@ -27,7 +27,7 @@ def fingerprint(root: Path) -> dict[str, Any]:
         "label": label if names else f"{label}, {cpu['cores']} cores",
         "cpu": cpu,
         "gpus": gpus,
-        "software": _software(),
+        "software": software(),
         "git": git_state(root),
     }
 
@@ -99,7 +99,8 @@ def _gpus() -> list[dict[str, Any]]:
     return gpus
 
 
-def _software() -> dict[str, Any]:
+def software() -> dict[str, Any]:
+    """Versions of what is installed."""
     return {
         "python": platform.python_version(),
         "os": platform.platform(),

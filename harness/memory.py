@@ -6,8 +6,10 @@ are added up here in order; memory taken outside torch (NumPy, a library's own h
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,21 +18,24 @@ from torch.profiler import ProfilerActivity, profile
 
 @dataclass(frozen=True)
 class Usage:
-    """`kept`: bytes allocated by the call and still alive after it. `peak`: highest allocation while it ran."""
+    """`kept`: bytes allocated by the call and still alive after it. `peak`: highest allocation while it ran.
+    `allocations`: how often it asked the allocator for memory."""
 
     kept: int
     peak: int
+    allocations: int
 
 
 def measure(call: Callable[[], Any], device: str) -> tuple[Any, Usage]:
     """The call's result, and what it allocated on `device` above what was there before."""
     if device == "cuda":
         torch.cuda.synchronize()
-        before = torch.cuda.memory_allocated()
+        before, asked = torch.cuda.memory_allocated(), _asked()
         torch.cuda.reset_peak_memory_stats()
         result = call()
         torch.cuda.synchronize()
-        return result, Usage(torch.cuda.memory_allocated() - before, torch.cuda.max_memory_allocated() - before)
+        kept, peak = torch.cuda.memory_allocated() - before, torch.cuda.max_memory_allocated() - before
+        return result, Usage(kept, peak, _asked() - asked)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as trace:
         result = call()
     events = [e for e in trace.profiler.kineto_results.events() if e.name() == "[memory]"]
@@ -38,7 +43,12 @@ def measure(call: Callable[[], Any], device: str) -> tuple[Any, Usage]:
     for event in sorted(events, key=lambda e: int(e.start_ns())):
         held += event.nbytes()
         peak = max(peak, held)
-    return result, Usage(held, peak)
+    return result, Usage(held, peak, sum(1 for event in events if event.nbytes() > 0))
+
+
+def _asked() -> int:
+    """Allocations on the GPU so far."""
+    return int(torch.cuda.memory_stats().get("allocation.all.allocated", 0))
 
 
 def launches(call: Callable[[], Any]) -> int:
@@ -51,9 +61,12 @@ def launches(call: Callable[[], Any]) -> int:
     return sum(1 for e in events if e.device_type().name == "CUDA" and e.duration_ns() > 0)
 
 
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that an allocation did not fit."""
-    if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
-        return True
-    text = str(error)
-    return "can't allocate memory" in text or "out of memory" in text
+def free_bytes(device: str) -> int | None:
+    """Memory that is free now; None where it cannot be read."""
+    if device == "cuda":
+        return int(torch.cuda.mem_get_info()[0]) + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+    try:
+        found = re.search(r"MemAvailable:\s*(\d+)", Path("/proc/meminfo").read_text())
+    except OSError:
+        return None
+    return int(found.group(1)) * 1024 if found else None

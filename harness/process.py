@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import mmap
 import os
@@ -11,6 +12,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +23,7 @@ from .options import Options
 POLL_SECONDS = 0.2
 HARNESS_PATIENCE = 5
 TURN_FORMAT = "<qq"
+PR_SET_PDEATHSIG = 1
 
 
 class WorkerLost(Exception):
@@ -35,10 +38,24 @@ class WorkerRefused(Exception):
     """The worker could not do what the user asked for; the message says why."""
 
 
+def end_with_parent() -> None:
+    """Have the kernel end this process when its parent ends in any way, so that none goes on unwatched (Linux)."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def end_like_ctrl_c() -> None:
+    """Let a terminated run end as an interrupted one does: worker stopped, and told how to go on."""
+    if threading.current_thread() is threading.main_thread():
+        for name in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(name) is not signal.SIG_IGN:  # nohup asked to go on
+                signal.signal(name, signal.default_int_handler)
+
+
 class WorkerProcess:
     """One worker; `log` collects what implementations print."""
 
-    def __init__(self, options: Options, log: Path) -> None:
+    def __init__(self, options: Options, log: Path, module: str = "harness.worker") -> None:
         self._timeout = options.timeout
         read, write = os.pipe()
         self._turn_file = tempfile.NamedTemporaryFile(prefix="whalebench-turn-")  # noqa: SIM115 - lives as long as this
@@ -48,7 +65,7 @@ class WorkerProcess:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "harness.worker", options.to_json(), str(write), self._turn_file.name],
+                [sys.executable, "-m", module, options.to_json(), str(write), self._turn_file.name],
                 cwd=options.root,
                 stdin=subprocess.PIPE,
                 stdout=output,
@@ -94,6 +111,7 @@ class WorkerProcess:
                 self.kill()
                 raise WorkerLost(now[1], "timeout", f"no answer for {patience:.0f} s; it was stopped")
         line, self._buffer = self._buffer.split(b"\n", 1)
+        self._turn_file.close()  # the worker has opened it; the memory stays
         event: dict[str, Any] = json.loads(line)
         if event["event"] == "refused":
             self.kill()

@@ -14,7 +14,7 @@ import math
 import os
 import re
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from .metrics import COMMON, Metric
 
 SCHEMA = 1
+METHOD = "1"  # raised when a number changes its meaning: how calls are timed, what a figure counts
 STATUSES = {
     "passed": "verified before and after it was timed",
     "incorrect": "the result differs from the reference, or something it must not touch was changed",
@@ -52,8 +53,10 @@ class Record:
     shape         the sizes, by name, as the contract's dataclass has them
     reason        why the status is not `passed`; required then
     figures       by metric name; empty unless passed
+    series        lists of numbers by name, as the contract gives them
     verification  error, limit, worst element, seeds: how it was judged
-    timing        clock (events, graph, host-bound, wall), caches, pairing, rounds, outliers, suspect, ...
+    timing        clock (events, graph, host-bound, wall), caches, pairing, rounds, outliers, suspect; what stopped the
+                  contest, the seconds it was given, and those that went to setting up and verifying
     samples       {"file", "key", "count"} of the raw samples, in order of measurement
     source        file and digest of the implementation when it was measured
     doc           the first paragraph of the implementation's docstring
@@ -73,6 +76,7 @@ class Record:
     reason: str | None = None
     baseline: str | None = None
     figures: Mapping[str, Figure] = field(default_factory=dict)
+    series: Mapping[str, Sequence[float]] = field(default_factory=dict)
     layout: str | None = None
     verification: Mapping[str, Any] = field(default_factory=dict)
     timing: Mapping[str, Any] = field(default_factory=dict)
@@ -91,8 +95,9 @@ class Record:
         if self.status != "passed" and not self.reason:
             raise ValueError(f"{self.case} {self.contender} is {self.status} without a reason")
         for name, figure in self.figures.items():
-            if not math.isfinite(figure.value):
-                raise ValueError(f"{self.case} {self.contender}: {name} is {figure.value}")
+            for value in (figure.value, figure.low, figure.high):
+                if value is not None and not math.isfinite(value):
+                    raise ValueError(f"{self.case} {self.contender}: {name} is {value}")
 
     @property
     def contender(self) -> str:
@@ -107,7 +112,10 @@ class Record:
 
 @dataclass(frozen=True)
 class Header:
-    """What holds for a whole run: the machine, its measured ceilings, the options, and every metric by name."""
+    """What holds for a whole run: the machine, its measured ceilings, the options, and every metric by name.
+
+    method   how its numbers were taken; times of two methods are not compared. Runs that do not say so have the first
+    """
 
     run: str
     started: str
@@ -115,6 +123,7 @@ class Header:
     ceilings: Mapping[str, Any]
     options: Mapping[str, Any]
     metrics: Mapping[str, Metric] = field(default_factory=lambda: dict(COMMON))
+    method: str = METHOD
 
     @property
     def device(self) -> str:
@@ -157,7 +166,8 @@ class RunWriter:
         unknown = set(record.figures) - set(metrics)
         if unknown:
             raise ValueError(f"{record.case} {record.contender}: undeclared metric {', '.join(sorted(unknown))}")
-        self._append({"schema": SCHEMA, "type": "record", **dataclasses.asdict(record)})
+        figures = {name: _known(figure) for name, figure in record.figures.items()}
+        self._append({"schema": SCHEMA, "type": "record", **_known(record), "figures": figures})
 
     @staticmethod
     def sample_file(case: str) -> str:
@@ -229,8 +239,22 @@ def read_run(folder: Path) -> Run:
         else:
             records[parsed.case, parsed.contender] = parsed
     if header is None:
-        raise ValueError(f"{path} has no readable header line; {'; '.join(problems) or 'it is empty'}")
+        more = f"; and {len(problems) - 2} more lines" if len(problems) > 2 else ""
+        raise ValueError(f"{path} has no readable header line; {'; '.join(problems[:2]) or 'it is empty'}{more}")
     return Run(path.parent, header, tuple(records.values()), tuple(problems))
+
+
+def read_header(folder: Path) -> Header:
+    """The header alone, from the first line where it stands there. Raises what `read_run` raises."""
+    path = folder / "run.jsonl" if folder.is_dir() else folder
+    try:
+        with path.open("rb") as file:
+            parsed = _parse(json.loads(file.readline().decode(errors="replace")))
+        if isinstance(parsed, Header):
+            return parsed
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        pass
+    return read_run(folder).header
 
 
 def read_runs(folders: Iterable[Path]) -> tuple[list[Run], list[str]]:
@@ -244,6 +268,17 @@ def read_runs(folders: Iterable[Path]) -> tuple[list[Run], list[str]]:
     return runs, problems
 
 
+def _known(item: Record | Figure) -> dict[str, Any]:
+    """The fields that are not at their default; reading fills the others in."""
+    values = dataclasses.asdict(item)
+    return {f.name: values[f.name] for f in dataclasses.fields(item) if values[f.name] != _default(f)}
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    made = field.default_factory
+    return field.default if made is dataclasses.MISSING else made()
+
+
 def _compact(value: Any) -> Any:
     """Numbers with seven significant digits, whole ones as integers: more than any timer resolves."""
     if isinstance(value, float) and math.isfinite(value):
@@ -255,10 +290,30 @@ def _compact(value: Any) -> Any:
     return value
 
 
+RECORD_TEXTS = ("case", "study", "operation", "model", "sizes", "technique", "implementation", "kind", "status", "doc")
+RECORD_MAPPINGS = ("shape", "figures", "series", "verification", "timing", "samples", "source", "telemetry")
+
+
+def _require(line: Mapping[str, Any], names: Iterable[str], kind: type, word: str) -> None:
+    for name in names:
+        if line.get(name) is not None and not isinstance(line[name], kind):
+            raise ValueError(f"{name} is {json.dumps(line[name])[:60]}, expected {word}")
+
+
 def record_from_data(data: Mapping[str, Any]) -> Record:
     """The inverse of `dataclasses.asdict`. Raises TypeError or ValueError for what is no record."""
+    _require(data, (*RECORD_TEXTS, "reason", "baseline", "layout"), str, "text")
+    _require(data, RECORD_MAPPINGS, Mapping, "an object")
     figures = {name: Figure(**figure) for name, figure in data["figures"].items()}
     return Record(**{**data, "figures": figures})
+
+
+def header_from_data(data: Mapping[str, Any]) -> Header:
+    """The inverse of `dataclasses.asdict`. Raises TypeError, KeyError or ValueError for what is no header."""
+    _require(data, ("run", "started", "method"), str, "text")
+    _require(data, ("machine", "ceilings", "options", "metrics"), Mapping, "an object")
+    metrics = {name: Metric(**metric) for name, metric in data["metrics"].items()}
+    return Header(**{"method": "1", **data, "metrics": metrics})
 
 
 def _parse(line: Any) -> Header | Record:
@@ -268,8 +323,7 @@ def _parse(line: Any) -> Header | Record:
         raise ValueError(f"its schema is not {SCHEMA}")
     kind = line.pop("type", None)
     if kind == "run":
-        line["metrics"] = {name: Metric(**metric) for name, metric in line["metrics"].items()}
-        return Header(**line)
+        return header_from_data(line)
     if kind == "record":
         return record_from_data(line)
     raise ValueError(f"its type is {kind!r}")

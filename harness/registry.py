@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -68,7 +69,10 @@ class Registry:
             root = importlib.import_module(package)
             for path in sorted(Path(next(iter(root.__path__))).rglob("*.py")):
                 parts = path.relative_to(Path(next(iter(root.__path__)))).with_suffix("").parts
-                importlib.import_module(".".join([package, *(p for p in parts if p != "__init__")]))
+                name = ".".join([package, *(p for p in parts if p != "__init__")])
+                importlib.import_module(name)
+                for declaration in _uncollected.pop(name, []):  # of modules that somebody imported before
+                    declaration(self)
         return self
 
     def load_file(self, path: Path, name: str) -> ModuleType:
@@ -121,6 +125,16 @@ def compiled(reference: Implementation) -> Implementation:
 
 
 _loaded: dict[str, Registry] = {}
+_uncollected: dict[str, list[Callable[[Registry], None]]] = {}
+
+
+def _declare(module: str, declaration: Callable[[Registry], None]) -> None:
+    """To the registry that is loading the module, or to the one that will load its package."""
+    registry = _collecting.get()
+    if registry is not None:
+        declaration(registry)
+    else:
+        _uncollected.setdefault(module, []).append(declaration)
 
 
 def load(package: str) -> Registry:
@@ -132,9 +146,8 @@ def load(package: str) -> Registry:
 
 def operation(contract: Operation) -> Operation:
     """Declare a contract to the registry that is loading this module."""
-    registry = _collecting.get()
-    if registry is not None:
-        registry.operations[contract.name] = contract
+    module = sys._getframe(1).f_globals["__name__"]
+    _declare(module, lambda registry: registry.operations.__setitem__(contract.name, contract))
     return contract
 
 
@@ -156,24 +169,20 @@ def implementation(
         raise ValueError(f"kind {kind!r} is none of {', '.join(KINDS)}")
 
     def declare(setup: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-        registry = _collecting.get()
-        if registry is None:
-            return setup
         module = sys.modules[setup.__module__]
         for one in (technique,) if isinstance(technique, str) else technique:
-            registry.add(
-                Implementation(
-                    operation=operation,
-                    technique=one,
-                    kind=kind,
-                    name=name or ("reference" if kind == "reference" else setup.__name__),
-                    setup=setup,
-                    needs=(needs,) if isinstance(needs, str) else needs,
-                    supports=supports,
-                    doc=inspect.getdoc(setup) or inspect.getdoc(module) or "",
-                    source=Path(inspect.getsourcefile(setup) or module.__file__ or ""),
-                )
+            made = Implementation(
+                operation=operation,
+                technique=one,
+                kind=kind,
+                name=name or ("reference" if kind == "reference" else setup.__name__),
+                setup=setup,
+                needs=(needs,) if isinstance(needs, str) else needs,
+                supports=supports,
+                doc=inspect.getdoc(setup) or inspect.getdoc(module) or "",
+                source=Path(inspect.getsourcefile(setup) or module.__file__ or ""),
             )
+            _declare(sys._getframe(1).f_globals["__name__"], partial(Registry.add, implementation=made))
         return setup
 
     return declare

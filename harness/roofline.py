@@ -1,8 +1,8 @@
 """The hardware's own limits, measured in the same run, and how close a latency comes to them.
 
 Bandwidth is measured for the two kinds of traffic that kernels have, reading alone and copying; the matrix rate for
-each dtype. Datasheet figures are not used: a power-capped or shared machine does not reach them. The best of several
-tries counts, for a ceiling is what the machine can do.
+each dtype, FP8 among them where the machine has it. Datasheet figures are not used: a power-capped or shared machine
+does not reach them. The best of several tries counts, for a ceiling is what the machine can do.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ SUSPECT_SHARE = 1.05
 ROW = 8192
 GATE_CYCLES = 1_000_000
 MATRIX_DTYPES = ("float32", "bfloat16")
+FP8, FP8_SINCE = "float8_e4m3fn", (8, 9)
 
 
 def ceilings(device: str) -> dict[str, Any]:
@@ -40,7 +41,7 @@ def ceilings(device: str) -> dict[str, Any]:
     return {
         "read_bandwidth": 4 * size / read,
         "copy_bandwidth": 8 * size / copy,
-        "matrix": {dtype: _matrix_rate(dtype, device) for dtype in MATRIX_DTYPES},
+        "matrix": {dtype: _matrix_rate(dtype, device) for dtype in MATRIX_DTYPES} | _fp8_rate(device),
     }
 
 
@@ -51,12 +52,37 @@ def _buffer_bytes(device: str) -> int:
     return 192 * 1024**2
 
 
+def _side(device: str) -> int:
+    """Rows and columns of the square matrices."""
+    return 8192 if device == "cuda" else 1536
+
+
 def _matrix_rate(name: str, device: str) -> float:
-    n = 8192 if device == "cuda" else 1536
-    dtype = getattr(torch, name)
+    n, dtype = _side(device), getattr(torch, name)
     left = torch.randn(n, n, device=device, dtype=dtype)
     right = torch.randn(n, n, device=device, dtype=dtype)
     return float(2 * n**3) / _best(lambda: left @ right, device)
+
+
+def _fp8_rate(device: str) -> dict[str, float]:
+    """The same in FP8 with the tensor core's own accumulator, its fastest; nothing where the GPU or this PyTorch lacks
+    it, and on a CPU, which emulates it."""
+    if not _has_fp8(device):
+        return {}
+    n, one = _side(device), torch.ones((), device=device)
+    left, right = (torch.randn(n, n, device=device).to(torch.float8_e4m3fn) for _ in range(2))
+
+    def product() -> torch.Tensor:
+        return torch._scaled_mm(left, right.T, one, one, out_dtype=torch.bfloat16, use_fast_accum=True)
+
+    try:
+        return {FP8: float(2 * n**3) / _best(product, device)}
+    except RuntimeError:
+        return {}
+
+
+def _has_fp8(device: str) -> bool:
+    return device == "cuda" and torch.cuda.get_device_capability() >= FP8_SINCE
 
 
 def _best(call: Callable[[], object], device: str) -> float:

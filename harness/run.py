@@ -72,7 +72,9 @@ def _measure(session: Session, wanted: list[str] | None) -> int:
             print(f"error: unknown case {case}; {nearest(case, cases)}", file=sys.stderr)
             return 2
     chosen = [case for case in cases if not wanted or case in wanted]
-    session.expect(len(chosen))
+    session.expect(chosen)
+    for problem in session.problems:
+        print(f"problem: {problem}", file=sys.stderr)
     for number, case in enumerate(chosen, 1):
         names = [c.name for c in session.case(case).contenders]
         able = len(session.contenders(session.case(case), names))

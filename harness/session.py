@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,31 @@ from .catalog import Case, Catalog, Refused
 from .machine import git_state
 from .metrics import COMMON, Metric
 from .options import DEFAULT_BUDGETS, SUITE_BUDGET, Options
-from .process import WorkerLost, WorkerProcess, WorkerRefused
+from .process import WorkerLost, WorkerProcess, WorkerRefused, end_like_ctrl_c
 from .record import Header, Record, RunWriter, read_run, record_from_data
 from .telemetry import Sampler
 
 LEAST_SECONDS = 2.0
+
+
+def _new_folder(runs: Path, name: str) -> Path:
+    """A folder of its own for a run, though another began in the same second. Raises Refused where none can be made."""
+    for number in range(1, 100):
+        folder = runs / (name if number == 1 else f"{name}-{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise Refused(f"{runs} cannot be written: {error.strerror}; give --runs another folder") from error
+        return folder
+    raise Refused(f"{runs} has a hundred runs of this second already")
+
+
+def _read(data: Any, path: Sequence[str]) -> Any:
+    for name in path:
+        data = data.get(name) if isinstance(data, Mapping) else None
+    return data
 
 
 class Session:
@@ -33,6 +54,9 @@ class Session:
 
     def __init__(self, options: Options, runs: Path, resume: str | None = None) -> None:
         self.begun = time.monotonic()
+        if options.budget is not None and not 0 < options.budget < math.inf:
+            raise Refused(f"BUDGET={options.budget:g} is not a number of seconds above 0")
+        end_like_ctrl_c()
         self._done: dict[str, dict[str, Record]] = {}
         self._header: Header | None = None
         self.problems: list[str] = []
@@ -41,22 +65,24 @@ class Session:
         else:
             stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
             commit = git_state(options.path)["commit"] or "nocommit"
-            self.folder = runs / f"{stamp}-{options.study or 'all'}-{commit}"
+            self.folder = _new_folder(runs, f"{stamp}-{options.study or 'all'}-{commit}")
         self.options = options
         self._writer: RunWriter | None = None
         self._worker: WorkerProcess | None = None
         self._sampler = Sampler()
-        self._contests_left = 1
+        self._expected: set[str] = set()
         self.left_out: list[str] = []
         self._inside = 0.0
         self.catalog = self._start()
-        self.budget = options.budget or self._default_budget()
+        if self._header is not None:
+            self._require_same_machine(self._header)
+        self.budget = self._default_budget() if options.budget is None else options.budget
 
     def _default_budget(self) -> float:
-        if self.options.study is None and self.catalog.tier == "cpu":
-            studies = {case.study for case in self.catalog.cases}
-            return min(SUITE_BUDGET, DEFAULT_BUDGETS["cpu"] * max(1, len(studies)))
-        return DEFAULT_BUDGETS[self.catalog.tier]
+        """The tier's seconds for each study that has cases; all studies together share a little more on a CPU."""
+        studies = len({case.study for case in self.catalog.cases})
+        total = DEFAULT_BUDGETS[self.catalog.tier] * max(1, studies)
+        return min(SUITE_BUDGET, total) if self.catalog.tier == "cpu" else total
 
     def _resume(self, options: Options, runs: Path, resume: str) -> Options:
         self.folder = Path(resume) if Path(resume).is_dir() else runs / resume
@@ -68,14 +94,32 @@ class Session:
         self.problems += run.problems
         for record in run.records:
             self._done.setdefault(record.case, {})[record.contender] = record
-        asked = run.header.options
+        if self.folder.resolve().is_relative_to(options.path.resolve() / "reports" / "recorded"):
+            raise Refused(f"RESUME={resume}: a recorded run is not continued; start a new one")
         words = ("device", "tier", "study", "model", "impl")
-        kept: dict[str, Any] = {word: asked.get(word) for word in words if getattr(options, word) is None}
-        return dataclasses.replace(options, **kept)
+        asked: dict[str, Any] = {word: run.header.options.get(word) for word in words}
+        for word, value in asked.items():
+            wanted = getattr(options, word)
+            if wanted is not None and wanted != value:
+                was = f"with {word.upper()}={value}" if value else f"without {word.upper()}="
+                raise Refused(f"RESUME={resume}: it was begun {was}; leave {word.upper()}= out, or start a new run")
+        return dataclasses.replace(options, **asked)
+
+    def _require_same_machine(self, header: Header) -> None:
+        """One run is of one machine and one commit. Raises Refused otherwise."""
+        here = self.worker.ask(do="fingerprint")["machine"]
+        for name, path in (("machine", ("label",)), ("torch", ("software", "torch")), ("commit", ("git", "commit"))):
+            then, now = _read(header.machine, path), _read(here, path)
+            if then != now:
+                self.close()
+                raise Refused(f"RESUME={self.folder.name}: its {name} is {then}, here it is {now}; start a new run")
 
     def _start(self) -> Catalog:
         """Start a worker and read what it offers; without the user's file if that file takes the process down."""
-        self._worker = WorkerProcess(self.options, self.folder / "worker.log")
+        try:
+            self._worker = WorkerProcess(self.options, self.folder / "worker.log")
+        except OSError as error:
+            raise Refused(f"{self.folder} cannot be written: {error.strerror or error}; see --runs") from error
         try:
             answer = self._worker.wait()
         except WorkerRefused as refusal:
@@ -109,9 +153,15 @@ class Session:
         """A case of the catalog by its id."""
         return next(c for c in self.catalog.cases if c.id == case)
 
-    def expect(self, contests: int) -> None:
-        """How many contests are to come: the budget is shared among them."""
-        self._contests_left = max(1, contests)
+    def expect(self, cases: Iterable[str]) -> None:
+        """Which cases are to come: what is left of the budget is shared among those not measured yet."""
+        self._expected = set(cases)
+
+    def _share(self, case_id: str) -> float:
+        """Seconds for the contest of a case, which is expected no longer."""
+        waiting = len(self._expected | {case_id})
+        self._expected.discard(case_id)
+        return max(LEAST_SECONDS, self.seconds_left / waiting)
 
     @property
     def seconds_left(self) -> float:
@@ -142,14 +192,13 @@ class Session:
         done = self._done.get(case_id, {})
         reasons = {c.name: c.reason for c in case.contenders if c.reason is not None}
         if all(name in done for name in [*names, *reasons]):
-            self._contests_left -= 1
+            self._expected.discard(case_id)
             return done
         if self.seconds_left <= 0 and self._writer is not None:
             self.left_out += [] if case_id in self.left_out else [case_id]
             return {}
         self._write_header()
-        seconds = max(LEAST_SECONDS, self.seconds_left / max(1, self._contests_left))
-        self._contests_left -= 1
+        seconds = self._share(case_id)
         begin = time.monotonic()
         records = self._contest(case_id, names, seconds) if names else []
         end = time.monotonic()
@@ -180,6 +229,7 @@ class Session:
                 records = [record_from_data(data) for data in answer["records"]]
                 return records + self._outcomes(case_id, lost)
             except WorkerLost as gone:
+                self.worker.kill()  # with whatever it started
                 self._worker = None
                 if gone.index < 0:
                     lost.update(dict.fromkeys(remaining, ("error", f"the harness itself failed: {gone}")))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from .catalog import Catalog
 from .record import Record
 from .session import Session
-from .units import duration, interval, plain, show
+from .units import aligned, duration, interval, plain, show
 
 COLUMNS = (
     "technique",
@@ -74,15 +74,6 @@ LEGEND = (
     "vs base: latency over the case's baseline, below 1 is faster (~ not paired) · of floor: 100 % is the hardware's "
     "limit · ! faster than the floor allows: suspect · h bound by the host, not the GPU"
 )
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Columns padded to their widest cell: words left, figures right."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return [
-        "  " + "  ".join(c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
-        for row in rows
-    ]
 
 
 def listing(catalog: Catalog) -> list[str]:

@@ -3,14 +3,15 @@
 The reference is the specification. Its result in FP64 (FP32 where the contender computes in 16 bits) is the truth;
 its result in the contender's own dtype shows how much error that dtype costs. A contender may err twice as much, as a
 whole (relative Frobenius norm) and four times as much in its worst element, which catches a single wrong value that
-the norm of a large tensor would hide.
+the norm of a large tensor would hide. A contract may set a floor under both limits, where hardware rounds more than
+the reference does. Whole numbers, such as the experts chosen for a token, must be equal.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -39,12 +40,13 @@ class Distance:
 
 @dataclass(frozen=True)
 class Truth:
-    """What a technique's results must be for one draw of inputs: tensors by name, and how far each may be off."""
+    """What a technique's results must be for one draw of inputs: tensors, how far each may be off, and dtypes."""
 
     values: Mapping[str, Tensor]
     written: Mapping[str, Tensor]
     limits: Mapping[str, Distance]
     precision: str
+    dtypes: Mapping[str, torch.dtype] = field(default_factory=dict)
 
     @property
     def limit(self) -> float:
@@ -91,7 +93,7 @@ def compute_truth(operation: Operation, setup: Setup, weights: Any, inputs: Any,
     own = calling(setup(weights, shape)).call
     values, written = _run(operation, exact, inputs, wide)
     own_values, own_written = _run(operation, own, inputs, None)
-    least = least_limit(dtype)
+    least = least_limit(dtype, operation.allowed(shape))
     limits = {}
     for group, reference in ((values, own_values), (written, own_written)):
         for name, truth in group.items():
@@ -99,14 +101,17 @@ def compute_truth(operation: Operation, setup: Setup, weights: Any, inputs: Any,
             limits[name] = Distance(
                 max(FROBENIUS_FACTOR * off.error, least.error), max(WORST_FACTOR * off.worst, least.worst)
             )
-    return Truth(values, written, limits, str(wide).removeprefix("torch."))
+    dtypes = {name: tensor.dtype for name, tensor in own_values.items()}
+    return Truth(values, written, limits, str(wide).removeprefix("torch."), dtypes)
 
 
-def least_limit(dtype: torch.dtype) -> Distance:
+def least_limit(dtype: torch.dtype, allowed: tuple[float, float] | None = None) -> Distance:
     """What is always allowed, however exact the reference happens to be: another order of summation in FP32 and wider;
-    in 16-bit formats, which accumulate in FP32, another rounding of the result."""
+    in 16-bit formats, which accumulate in FP32, another rounding of the result; and what the contract says."""
     eps = torch.finfo(dtype).eps
-    return Distance(16 * eps, 256 * eps) if dtype.itemsize >= 4 else Distance(eps / 2, 4 * eps)
+    error, worst = (16 * eps, 256 * eps) if dtype.itemsize >= 4 else (eps / 2, 4 * eps)
+    floor = allowed or (0.0, 0.0)
+    return Distance(max(error, floor[0]), max(worst, floor[1]))
 
 
 def compute_dtype(weights: Any, inputs: Any) -> torch.dtype:
@@ -124,7 +129,7 @@ def _run(
     states: list[dict[str, Tensor]] = []
     for piece in operation.pieces(inputs):
         own = clone(piece) if dtype is None else cast(clone(piece), dtype)
-        parts.append({name: t.detach() for name, t in named_tensors(call(own)).items()})
+        parts.append({name: t.detach() for name, t in named_tensors(operation.normal(call(own))).items()})
         states.append(read_written(operation, own))
     return _joined(parts), _joined(states)
 
@@ -153,7 +158,15 @@ def poison_written(operation: Operation, inputs: Any) -> None:
 
 def poison_free_memory(result: Any) -> None:
     """Leave NaN in the memory that the allocator will hand out next for tensors like `result`'s."""
-    map_tensors(lambda t: torch.full_like(t, torch.nan) if t.is_floating_point() else t, result)
+    map_tensors(lambda t: not_a_number(torch.empty_like(t)) if t.is_floating_point() else t, result)
+
+
+def not_a_number(tensor: Tensor) -> Tensor:
+    """The tensor filled with NaN in place; 8-bit floats by their bytes, for a GPU has no fill for them."""
+    if tensor.element_size() > 1:
+        return tensor.fill_(torch.nan)
+    tensor.view(torch.uint8).fill_(255)  # NaN in E4M3FN, E5M2 and E8M0FNU
+    return tensor
 
 
 def check(result: Any, truth: Truth) -> Distance:
@@ -175,15 +188,32 @@ def _compare(found: Mapping[str, Tensor], exact: Mapping[str, Tensor], truth: Tr
         tensor, limit = found[name], truth.limits[name]
         if tensor.shape != expected.shape:
             raise Incorrect(f"{name} has shape {list(tensor.shape)}, expected {list(expected.shape)}")
+        dtype = truth.dtypes.get(name, tensor.dtype)
+        if tensor.dtype != dtype:
+            told = (str(one).removeprefix("torch.") for one in (tensor.dtype, dtype))
+            raise Incorrect("{} is {}, expected {}".format(name, *told))
+        if not expected.is_floating_point():
+            wrong = int((tensor != expected).sum())
+            if wrong:
+                raise Incorrect(f"{name} differs in {wrong} of {expected.numel()} whole numbers")
+            continue
         off = distance(tensor, expected)
         if not math.isfinite(off.error):
-            raise Incorrect(f"{name} holds values that are not finite")
+            raise Incorrect(not_finite(name, tensor))
         if off.error > limit.error:
             raise Incorrect(f"{name} is off by {off.error:.2e} (relative Frobenius), limit {limit.error:.2e}")
         if off.worst > limit.worst:
             raise Incorrect(f"an element of {name} is off by {off.worst:.2e} of the rms, limit {limit.worst:.2e}")
         largest = Distance(max(largest.error, off.error), max(largest.worst, off.worst))
     return largest
+
+
+def not_finite(name: str, tensor: Tensor) -> str:
+    """Which values that are not finite a result holds, and how many."""
+    tensor = tensor.float() if tensor.element_size() == 1 else tensor
+    lost = int(tensor.isnan().sum())
+    kind, count = ("NaN", lost) if lost else ("infinity", int(tensor.isinf().sum()))
+    return f"{name} holds {kind} in {count} of {tensor.numel()} values"
 
 
 def _names(tensors: Mapping[str, Tensor]) -> str:

@@ -19,10 +19,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from .contest import Contest, describe
+from .contest import Contest
+from .failure import describe
 from .options import Options
 from .outcome import outcome
+from .process import end_with_parent
 from .record import RunWriter
+from .trial import Trials
 
 TURN_FORMAT = "<qq"
 TURN_BYTES = struct.calcsize(TURN_FORMAT)
@@ -59,10 +62,11 @@ class Worker:
 
         self._turn(-1)
         try:
-            self._catalog = catalog.build(self._options)
+            self._catalog = catalog.build(self._options, self._turn)
         except catalog.Refused as refusal:
             self.send("refused", message=str(refusal))
             raise SystemExit(2) from refusal
+        self._turn(-1)
         self.send("catalog", **self._catalog.to_data())
 
     def machine(self, command: dict[str, Any]) -> None:
@@ -79,6 +83,12 @@ class Worker:
             metrics=metrics,
         )
 
+    def fingerprint(self, command: dict[str, Any]) -> None:
+        """The machine alone."""
+        from . import machine
+
+        self.send("fingerprint", machine=machine.fingerprint(self._options.path))
+
     def outcomes(self, command: dict[str, Any]) -> None:
         """Records of contenders that were not measured, for the statuses and reasons given."""
         workload = self._catalog.workloads[command["case"]]
@@ -90,9 +100,10 @@ class Worker:
         self.send("records", records=[dataclasses.asdict(record) for record in records])
 
     def contest(self, command: dict[str, Any]) -> None:
-        """Measure one case; samples go to the run's folder, records to the parent."""
+        """Measure one case, a trial if its operation is one; samples go to the run's folder, records to the parent."""
         workload = self._catalog.workloads[command["case"]]
-        contest = Contest(
+        operation = self._catalog.registry.operations[workload.operation]
+        contest = (Contest if operation.trial is None else Trials)(
             self._catalog.registry,
             workload,
             command["contenders"],
@@ -133,6 +144,7 @@ def limit_memory(device: str) -> None:
 
 def main() -> None:
     """Entry point of the process."""
+    end_with_parent()
     options, events, turn = Options.from_json(sys.argv[1]), os.fdopen(int(sys.argv[2]), "w"), Turn(sys.argv[3])
     os.dup2(2, 1)
     sys.path.insert(0, options.root)

@@ -29,19 +29,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"Pages need the package {error.name}: python -m pip install {error.name}", file=sys.stderr)
         return 2
     found = website.find(chosen.runs, chosen.recorded, chosen.named)
-    for problem in found.problems:
-        print(f"Problem: {problem}")
     if not found.runs:
+        tell(found.problems)
         print(f"No run to show in {chosen.runs} or {chosen.recorded}. Measure one first: make bench")
         return 2
     try:
         written = website.build(found, chosen.out, ROOT)
     except ValueError as error:
+        tell(found.problems)
         print(error, file=sys.stderr)
         return 2
-    print(f"{len(written)} pages from {len(found.runs)} run{'s' if len(found.runs) > 1 else ''}.")
+    tell(found.problems)
+    inside = [page.relative_to(chosen.out).parts for page in written]
+    shown = len({parts[0] for parts in inside if len(parts) > 1})  # a folder a run
+    print(f"{len(written)} pages from {shown} run{'s' if shown > 1 else ''}.")
     print(f"Open {chosen.out / 'index.html'}")
-    return 0
+    return 2 if any(not website.below(folder) for folder in chosen.named) else 0
+
+
+def tell(problems: Sequence[str]) -> None:
+    """What was wrong with the runs, a line each."""
+    for problem in problems:
+        print(f"Problem: {problem}")
 
 
 def serve(words: Sequence[str]) -> int:

@@ -9,11 +9,11 @@ from typing import Any
 from harness.record import Record
 from harness.units import DASH, MISSING, digits, full, interval, show, tidy, whole
 
-from . import facts, samples, study
+from . import facts, samples, study, verification
 from .markup import Child, Html, join, paragraphs, tag
 from .page import badges
 from .table import Cell, number, pairs, row, table
-from .view import View, mapping
+from .view import View, mapping, plain
 
 OPTIONS = {"study": "STUDY", "model": "MODEL", "tier": "TIER", "device": "DEVICE", "impl": "IMPL"}
 READINGS = {
@@ -36,7 +36,7 @@ def page(view: View, case: facts.Case) -> Html:
         repeat(view, case),
         section("Contenders", contenders(view, case), failures(case)),
         section("Samples", samples.figures(view, case)),
-        section("Verification", verification(view, case)),
+        section("Verification", verification.tables(view, case)),
         section("Cost and floor", cost(view, case)),
         section("Memory", memory(view, case)),
         section("Other figures", others(view, case)),
@@ -60,6 +60,7 @@ def answer(view: View, case: facts.Case) -> str:
         return f"No contender has a latency here: {found}."
     best = case.passed[0]
     text = f"{best.contender} is the fastest of {len(case.passed)} that passed: {full(best.figures['latency'], 'ns')}"
+    text += " a step" if facts.steps(best) else ""
     baseline = case.baseline
     if baseline is not None and baseline is not best and best.value("ratio") is not None:
         ratio = best.figures["ratio"]
@@ -73,8 +74,10 @@ def answer(view: View, case: facts.Case) -> str:
 
 
 def command(view: View, case: str) -> str:
-    """The line that measures this case again, with the run's own options."""
+    """The line that measures this case again: the run's own command, or `make bench` with the run's options."""
     options = mapping(view.run.header.options)
+    if isinstance(options.get("command"), str):
+        return str(options["command"])
     words = [f"{name}={shlex.quote(str(options[key]))}" for key, name in OPTIONS.items() if options.get(key)]
     return " ".join(["make bench", f"K={shlex.quote(case)}", *words])
 
@@ -104,58 +107,13 @@ def failures(case: facts.Case) -> Html | None:
     return join(tag("h3", "Failures"), tag("ul", items, class_="failures")) if items else None
 
 
-def verification(view: View, case: facts.Case) -> Html | None:
-    """Error against limit; an error's share of its limit is drawn behind it."""
-    rows = []
-    for record in case.records:
-        found = mapping(record.verification)
-        if not found:
-            continue
-        error, limit = plain(found.get("error")), plain(found.get("limit"))
-        rows.append(
-            row(
-                [
-                    study.contender_name(view, record),
-                    number(
-                        digits(error) if error is not None else MISSING,
-                        error / limit if error is not None and limit else None,
-                    ),
-                    number(digits(limit) if limit is not None else MISSING),
-                    number(judged(found.get("worst"))),
-                    number(judged(found.get("worst_limit"))),
-                    str(found.get("precision") or MISSING),
-                    ", ".join(map(str, found.get("checked") or [])) or MISSING,
-                ]
-            )
-        )
-    if not rows:
-        return None
-    lead = tag(
-        "p",
-        "Relative Frobenius error against the technique's own reference in higher precision, on fresh random "
-        "inputs and poisoned memory, before timing and again after on other inputs. Worst: the largest "
-        "single deviation over the result's root mean square.",
-    )
-    columns = ["Contender", ">Error", ">Limit", ">Worst element", ">Its limit", "Judged in", "Compared"]
-    return join(lead, table(columns, rows, label="Verification"))
-
-
-def plain(value: Any) -> float | None:
-    """A number from JSON, or None."""
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
-
-
-def judged(value: Any) -> str:
-    """A verification figure: a number, or what else was recorded."""
-    found = plain(value)
-    return digits(found) if found is not None else MISSING if value is None else str(value)
-
-
 def cost(view: View, case: facts.Case) -> Html | None:
     """Work by the cost model, the floor it implies, and the rates reached."""
     rows = []
     for record in case.passed:
         flops, moved = record.value("flops"), record.value("bytes")
+        if flops is None and moved is None:
+            continue
         intensity = f"{digits(flops / moved)} FLOP/B" if flops is not None and moved else MISSING
         names = ("floor", "floor_share", "flop_rate", "byte_rate")
         cells: list[Cell | Child] = [view.cell(record, "flops"), view.cell(record, "bytes"), number(intensity)]
@@ -227,6 +185,7 @@ def timing(case: facts.Case) -> Html | None:
     for record in case.passed:
         found = mapping(record.timing)
         words = [found.get(name) for name in ("clock", "caches", "pairing")]
+        taken = facts.steps(record)
         counts = [plain(found.get(name)) for name in ("rounds", "samples", "outliers")]
         rows.append(
             row(
@@ -234,7 +193,8 @@ def timing(case: facts.Case) -> Html | None:
                     record.contender,
                     *(str(w) if w else MISSING for w in words),
                     *(number(whole(n) if n is not None else MISSING) for n in counts),
-                    str(found.get("stopped") or MISSING),
+                    ended(found),
+                    *([f"{whole(taken[0])} of {whole(taken[1])}"] if taken else []),
                 ]
             )
         )
@@ -242,8 +202,18 @@ def timing(case: facts.Case) -> Html | None:
     if not rows:
         return None
     columns = ["Contender", "Clock", "Caches", "Pairing", ">Rounds", ">Samples", ">Outliers", "Stopped by"]
-    lead = tag("p", "Contenders take turns in short slots in random order; outliers are counted, never dropped.")
+    turns = "turns in short slots"
+    if any(facts.steps(record) for record in case.passed):
+        columns, turns = [*columns, "Steps"], "their steps in turn,"
+    lead = tag("p", f"Contenders take {turns} in random order; outliers are counted, never dropped.")
     return join(lead, table(columns, rows, label="Timing"), tag("ul", notes, class_="failures") if notes else None)
+
+
+def ended(timing: Mapping[str, Any]) -> str:
+    """What stopped the contest; after how many seconds, if that was its share of the budget."""
+    stopped, given = timing.get("stopped"), plain(timing.get("given_s"))
+    told = f"budget, {digits(given)} s" if stopped == "budget" and given is not None else stopped
+    return str(told or MISSING)
 
 
 def telemetry(case: facts.Case) -> Html | None:

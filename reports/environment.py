@@ -10,12 +10,11 @@ from harness.record import STATUSES
 from harness.units import MISSING, digits, listed, show, tidy, whole
 
 from . import facts
-from .contest import plain
 from .figure import Plot, Trace, rounded
 from .markup import Child, Html, join, tag
 from .palette import HUES, Look
 from .table import number, pairs, row, table
-from .view import CPU_SENTENCE, View, mapping
+from .view import CPU_SENTENCE, View, mapping, plain
 
 LANES = (("sm_clock_mhz", "SM clock", "MHz"), ("power_w", "Power", "W"), ("temperature_c", "Temperature", "°C"))
 CAUTIONS = {
@@ -70,8 +69,12 @@ def answer(view: View) -> str:
     busy = [gpu for gpu in machines(view.machine) if gpu.get("processes")]
     if busy:
         doubts.append("other processes were on the GPU")
-    passed = dict(facts.counts(view.run.records)).get("passed", 0)
-    start = f"{passed} of {len(view.run.records)} records were verified and timed on {view.label}"
+    records = view.run.records
+    verified = sum(map(facts.verified, records))
+    start = f"{verified} of {len(records)} records were verified and timed on {view.label}"
+    others = sum(record.status == "passed" for record in records) - verified
+    if others:
+        start += f"; {others} more passed without a reference to compare with, such as training and counted loads"
     return f"{start}, but {listed(doubts)}." if doubts else f"{start}; nothing in the records speaks against them."
 
 

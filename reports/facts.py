@@ -86,9 +86,24 @@ def status_words(status: str) -> str:
     return STATUS_WORDS.get(status, status)
 
 
+def steps(record: Record) -> tuple[int, int] | None:
+    """Steps taken and planned, of a trial; None of anything else."""
+    taken, planned = record.timing.get("steps"), record.timing.get("planned")
+    return (taken, planned) if isinstance(taken, int) and isinstance(planned, int) else None
+
+
+def verified(record: Record) -> bool:
+    """Whether it passed by comparison with a reference: not a trial, a training or what was counted from loads."""
+    return record.status == "passed" and "error" in record.verification
+
+
 def cautions(record: Record) -> list[tuple[str, str]]:
     """What must be known before a record's numbers are believed: a word and the sentence behind it."""
     timing, found = record.timing, []
+    if timing.get("pairing") == "simulated":
+        found.append(
+            ("simulated", "No ranks ran side by side: computed from loads, or measured one rank after another.")
+        )
     if timing.get("suspect"):
         found.append(
             (
@@ -103,6 +118,9 @@ def cautions(record: Record) -> list[tuple[str, str]]:
         )
     if timing.get("pairing") == "unpaired" and "ratio" in record.figures:
         found.append(("unpaired", "It was timed apart from the baseline, so drift of the machine is in its ratio."))
+    taken = steps(record)
+    if taken and taken[0] < taken[1]:
+        found.append(("stopped early", f"The time was up after {taken[0]} of {taken[1]} steps: it ended where it was."))
     throttle = (record.telemetry or {}).get("throttle")
     if throttle:
         found.append(

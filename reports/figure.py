@@ -166,7 +166,7 @@ def log_axis(title: str, values: Sequence[float], unit: str) -> dict[str, Any]:
 
 def tick_word(value: float, unit: str) -> str:
     """A tick's label: `200 µs`, `0.05×`, `1,000`."""
-    if unit == "count" and 1 <= value < 1e6:
+    if unit == "count" and 1 <= value < 1e6 and value == round(value):
         return whole(value)
     divisor, name = scale(value, unit)
     number = f"{value / divisor:g}"

@@ -16,13 +16,14 @@ SIGN = {"passed": "✓", "unavailable": DASH}
 ROWS = 60
 
 
-def page(views: Sequence[View]) -> Html:
-    """The content of the overview."""
+def page(views: Sequence[View], claims: Html) -> Html:
+    """The content of the overview; `claims` is what the ledger says, in a few lines."""
     return join(
         tag("p", "Overview", class_="kicker"),
         tag("h1", "What do DeepSeek's ideas buy, measured on these machines?"),
         tag("p", lead(views), class_="answer"),
         tag("div", [card(view) for view in views], class_="cards"),
+        claims,
         tag(
             "section",
             tag("h2", "Coverage"),
@@ -53,8 +54,10 @@ def lead(views: Sequence[View]) -> str:
     cases = sum(len(view.cases) for view in views)
     failed = sum(n for status, n in facts.counts(records) if status not in ("passed", "unavailable"))
     runs = "one run" if len(views) == 1 else f"{len(views)} runs"
-    passed = sum(record.status == "passed" for record in records)
-    text = f"{runs.capitalize()} with {cases} cases: {passed} results verified and timed"
+    passed, verified = sum(record.status == "passed" for record in records), sum(map(facts.verified, records))
+    text = f"{runs.capitalize()} with {cases} cases: {verified} results verified and timed"
+    if passed > verified:
+        text += f", {passed - verified} without a reference to compare with"
     return f"{text}, {failed} failed." if failed else f"{text}, none failed."
 
 

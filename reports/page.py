@@ -19,6 +19,7 @@ BADGES = {
     "suspect": "bad",
     "host-bound": "warn",
     "unpaired": "warn",
+    "stopped early": "warn",
     "throttled": "warn",
     "few rounds": "warn",
     "changed since": "warn",
@@ -26,6 +27,7 @@ BADGES = {
     "CPU": "cpu",
     "GPU": "gpu",
 }
+SITE = (("Claims", "claims.html"),)  # pages of the whole site beside the overview
 SIGNS = {"passed": "✓", "unavailable": DASH, "incorrect": "✗"}
 
 
@@ -136,7 +138,12 @@ def header(place: Place, views: Sequence[View], pages: Callable[[View], set[str]
         options.append(tag("option", label, value=place.to(f"{other.folder}/{page}"), selected=other is view))
     if not view:
         options.insert(0, tag("option", "Choose a run", value="", selected=True))
-    switch = tag("label", tag("span", "Run", class_="sr"), tag("select", options, class_="runs", autocomplete="off"))
+    listed = tag("select", options, class_="runs", autocomplete="off")
+    switch = tag("label", tag("span", "Run", class_="sr"), listed) if views else None
     theme = tag("button", "◐", type="button", class_="theme", aria_label="Switch between light and dark")
     home = tag("a", "whalebench", href=place.to("index.html"), class_="brand")
-    return tag("header", tag("div", home, tag("nav", items, aria_label="This run"), switch, theme, class_="bar"))
+    site = [tag("a", name, href=place.to(page), aria_current="page" if page == place.path else None)
+            for name, page in SITE]  # fmt: skip
+    pages_of_site = tag("nav", site, aria_label="All runs", class_="site") if views else None
+    pages_of_run = tag("nav", items, aria_label="This run" if view else None)
+    return tag("header", tag("div", home, pages_of_site, pages_of_run, switch, theme, class_="bar"))

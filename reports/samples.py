@@ -47,8 +47,8 @@ def chosen(case: facts.Case) -> list[Record]:
     return sorted(kept, key=lambda record: record.figures["latency"].value)
 
 
-def medians(view: View, case: facts.Case, name: str = "medians", title: str = "Medians against the floor") -> Plot:
-    """Latency of each contender with its interval, and the floor of its technique."""
+def medians(view: View, case: facts.Case, name: str = "medians", title: str | None = None) -> Plot:
+    """Latency of each contender with its interval, and the floor of its technique where that is known."""
     shown = case.passed[:24]
     traces: list[Trace] = []
     for technique in facts.techniques(shown)[: MAX_SERIES - 1]:
@@ -70,6 +70,7 @@ def medians(view: View, case: facts.Case, name: str = "medians", title: str = "M
     ]
     numbers = table(["Contender", ">Latency", ">Floor"], rows)
     height = 150 + 30 * len(shown)
+    title = title or ("Medians against the floor" if floors else "Medians")
     return Plot(name, title, takeaway, traces, layout, numbers, height=height)
 
 

@@ -128,6 +128,11 @@ def mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
+def plain(value: Any) -> float | None:
+    """A number from JSON, or None."""
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
 def with_interval(figure: Figure, unit: str) -> Html:
     """Value, then its interval in small figures."""
     bounds = interval(figure, unit)
@@ -149,7 +154,7 @@ def folder_names(runs: Sequence[Run]) -> list[str]:
     taken: list[str] = []
     for run in runs:
         name = re.sub(r"[^A-Za-z0-9._+-]", "-", run.header.run).strip(".") or "run"
-        while name in (*taken, "static", "index.html"):
+        while name in (*taken, "static", "index.html", "claims.html"):
             name += "-2"
         taken.append(name)
     return taken

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import shutil
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from plotly.offline import get_plotlyjs
-
 from harness.record import Run, read_runs, slug
 
-from . import contest, environment, overview, study
+from . import claims, contest, environment, overview, study
+from .folder import finish, start
 from .markup import Html
-from .page import PLOTLY, Place, shell
+from .page import Place, shell
 from .palette import Palette
 from .view import View, folder_names, page_of
 
-STATIC = Path(__file__).parent / "static"
-MARKER = ".whalebench-site"
+LOOKED_AT = 20
 
 
 @dataclass(frozen=True)
@@ -32,20 +30,17 @@ class Found:
 
 
 def find(runs: Path, recorded: Path, named: Sequence[Path] = ()) -> Found:
-    """Named runs, the newest run below `runs` that can be read, and every run below `recorded`."""
+    """Named runs, the newest below `runs` (of each operation, if one run does not have all), every run below
+    `recorded`."""
     problems: list[str] = []
     chosen: list[tuple[Run, str]] = []
-    for folders, origin, first in (
-        (named, "named", False),
-        (newest(runs), "newest", True),
-        (below(recorded), "recorded", False),
-    ):
-        for folder in folders:
-            read, troubles = read_runs([folder])
-            problems += troubles
-            chosen += [(run, origin) for run in read]
-            if first and read:
-                break
+    for folders, origin in ((named, "named"), (below(recorded), "recorded")):
+        read, troubles = read_runs(folders)
+        problems += troubles
+        chosen += [(run, origin) for run in read]
+    read, troubles = latest(newest(runs)[:LOOKED_AT])
+    problems += troubles
+    chosen += [(run, "newest") for run in read]
     unique: dict[tuple[str, str], tuple[Run, str]] = {}
     for run, origin in chosen:
         unique.setdefault((run.header.run, run.header.started), (run, origin))
@@ -54,6 +49,28 @@ def find(runs: Path, recorded: Path, named: Sequence[Path] = ()) -> Found:
     for run, _ in kept:
         problems += [f"{run.header.run}: {problem}" for problem in run.problems]
     return Found([run for run, _ in kept], [origin for _, origin in kept], problems)
+
+
+def latest(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:
+    """The first of these runs that can be read, and each later one that has an operation none before it has.
+
+    What `make bench` measures and what the longer commands measure come in runs of their own; a page of the newest run
+    alone would forget the others. The short form of a long command's operation, a trial of `make bench`, does not
+    stand for the long one, nor that for it.
+    """
+    chosen: list[Run] = []
+    problems: list[str] = []
+    seen: set[tuple[bool, str]] = set()
+    for folder in folders:
+        read, troubles = read_runs([folder])
+        problems += troubles
+        for run in read:
+            long = isinstance(run.header.options.get("command"), str)
+            operations = {(long, record.operation) for record in run.records}
+            if not chosen or operations - seen:
+                chosen.append(run)
+            seen |= operations
+    return chosen, problems
 
 
 def below(folder: Path) -> list[Path]:
@@ -69,28 +86,42 @@ def newest(folder: Path) -> list[Path]:
 def build(found: Found, out: Path, root: Path) -> list[Path]:
     """Write the site into `out`, replacing an earlier one; returns its pages.
 
-    Raises ValueError when `out` holds something else.
+    A run whose pages cannot be made is left out, and `found.problems` says so. Raises ValueError when `out` holds
+    something else, or when no run is left.
     """
-    if out.exists() and any(out.iterdir()) and not (out / MARKER).exists():
-        raise ValueError(f"{out} is not empty and not a site of this program; choose another folder with --out")
-    partial = out.with_name(f"{out.name}.partial-{os.getpid()}")
-    shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(STATIC, partial / "static")
-    (partial / MARKER).write_text("Built by `python -m reports`; replaced as a whole by the next build.\n")
-    (partial / "static" / PLOTLY).write_text(get_plotlyjs(), encoding="utf-8")
+    partial = start(out)
     palette = Palette(record for run in found.runs for record in run.records)
     views = [
         View(run, folder, origin, palette, root)
         for run, origin, folder in zip(found.runs, found.origins, folder_names(found.runs), strict=True)
     ]
-    written = [write(partial, Place(), views, "Overview", overview.page(views))]
-    for view in views:
-        for page, (title, content) in pages(view).items():
-            written.append(write(partial, Place(view, page), views, title, content))
-    if out.exists():
-        shutil.rmtree(out)
-    partial.rename(out)
+    made = [(view, content) for view in views if (content := attempt(view, found.problems))]
+    if not made:
+        shutil.rmtree(partial)
+        raise ValueError("no run could be shown")
+    shown = [view for view, _ in made]
+    judged = claims.judge(claims.LEDGER, shown)
+    line = claims.line(judged, "claims.html")
+    written = [
+        write(partial, Place(), shown, "Overview", overview.page(shown, line)),
+        write(partial, Place(page="claims.html"), shown, "Claims", claims.page(judged)),
+    ]
+    for view, content in made:
+        for page, (title, body) in content.items():
+            written.append(write(partial, Place(view, page), shown, title, body))
+    finish(partial, out)
     return [out / path for path in written]
+
+
+def attempt(view: View, problems: list[str]) -> dict[str, tuple[str, Html]]:
+    """The pages of a run, or none and a sentence: what one run holds must not cost the others their pages."""
+    try:
+        return pages(view)
+    except Exception as error:
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        words = f"{type(error).__name__}: {error} ({Path(where.filename).name}, line {where.lineno})"
+        problems.append(f"{view.run.header.run}: its pages could not be made: {words}")
+        return {}
 
 
 def pages(view: View) -> dict[str, tuple[str, Html]]:

@@ -8,16 +8,14 @@ from dataclasses import dataclass
 from harness.record import Record
 from harness.units import MISSING, digits, length, listed, show, some, whole
 
-from ..contest import plain
 from ..figure import MAX_SERIES, Plot, Trace, length_axis, line, log_axis, marks, named_axis, rounded
 from ..markup import Html
 from ..palette import Look
 from ..table import number, row, table
-from ..view import View, mapping
+from ..view import View, mapping, plain
 from .sweep import sweeps
 
 CONTEXTS = [2.0**n for n in range(10, 21)]
-ROWS = 12
 
 
 @dataclass(frozen=True)
@@ -84,12 +82,10 @@ def measured_bytes(record: Record) -> float | None:
 
 
 def cache_plot(view: View, rows: list[CacheRow]) -> Plot:
-    """Bars of counted bytes with the measured ones as marks."""
+    """Bars of counted bytes with the measured ones as marks, for the model of the first row; the table has all."""
     sized = [r for r in rows if r.bytes is not None]
-    models = {r.model for r in sized}
-    shown = [r for r in sized if not slice_of(r.model, models)][:ROWS]
-    several = len({r.model for r in shown}) > 1
-    names = [f"{r.model} · {r.name}" if several else r.name for r in shown]
+    shown = [r for r in sized if r.model == sized[0].model]
+    names = [r.name for r in shown]
     counted = [(n, r, r.counted) for n, r in zip(names, shown, strict=True) if r.counted is not None]
     measured = [(n, r.measured) for n, r in zip(names, shown, strict=True) if r.measured is not None]
     bars: Trace = {
@@ -116,7 +112,7 @@ def cache_plot(view: View, rows: list[CacheRow]) -> Plot:
     }
     return Plot(
         "kv-bytes",
-        "Bytes of KV cache a token",
+        f"Bytes of KV cache a token ({shown[0].model})",
         agreement(rows),
         [bars, strokes] if measured else [bars],
         layout,
@@ -126,12 +122,6 @@ def cache_plot(view: View, rows: list[CacheRow]) -> Plot:
         + more,
         height=130 + 38 * len(shown),
     )
-
-
-def slice_of(model: str, models: set[str]) -> bool:
-    """Whether it is one rank's slice of a model that is itself there: its bytes stand in the table alone."""
-    whole_model, separator, _ = model.rpartition("-tp")
-    return bool(separator) and whole_model in models
 
 
 def cache_table(rows: list[CacheRow]) -> Html:

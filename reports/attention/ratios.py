@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Sequence
 
@@ -11,6 +10,7 @@ from harness.units import DASH, full, length, show, some
 
 from .. import facts
 from ..figure import MAX_SERIES, Plot, Trace, length_axis, line, log_axis, named_axis, reference_line, rounded
+from ..lines import PLAIN_HUES, across
 from ..markup import tag
 from ..palette import HUES, INK, MARKERS, Look
 from ..table import number, row, table
@@ -18,7 +18,6 @@ from ..view import link, page_of
 from .lines import axis_title
 from .sweep import Sweep, crossover, roughly
 
-SWEEP_HUES = (INK, *HUES[4:])
 ROWS = 24
 AXIS = "MLA over MHA; below 1\N{MULTIPLICATION SIGN}: faster"
 FAIR = (
@@ -35,7 +34,7 @@ def ratio_plot(sweeps: Sequence[Sweep], left_out: int = 0) -> Plot:
     for i, sweep in enumerate(sweeps[:MAX_SERIES]):
         kernel = sweep.operation.endswith("_kernel")
         title = f"{'kernel' if kernel else 'layer'} · {sweep.title}"
-        look = Look(SWEEP_HUES[i % len(SWEEP_HUES)], "dashdot" if kernel else "solid", MARKERS[i % len(MARKERS)], 1.0)
+        look = Look(PLAIN_HUES[i % len(PLAIN_HUES)], "dashdot" if kernel else "solid", MARKERS[i % len(MARKERS)], 1.0)
         figures = [f for _, f in sweep.ratios]
         words = [f"{title} at {length(n)}: {full(f, 'ratio')}" for n, f in sweep.ratios]
         ends = ([f.value for f in figures], look, words, [f.low for f in figures], [f.high for f in figures])
@@ -123,24 +122,6 @@ def singles(sweeps: Sequence[Sweep]) -> Ratios:
             case = dict(sweep.points)[n]
             found[f"{case.first.model}/{case.first.sizes}"] = (case, figure)
     return found
-
-
-def across(word: str, found: dict[str, Figure], look: Look) -> Trace:
-    """A series with a value a row and its interval along the row."""
-    figures = list(found.values())
-    words = [f"{name}, {word}: {full(figure, 'ratio')}" for name, figure in found.items()]
-    trace = line(word, [f.value for f in figures], [0.0] * len(figures), look, words)
-    bars = {
-        "type": "data",
-        "symmetric": False,
-        "array": [rounded((f.high if f.high is not None else f.value) - f.value) for f in figures],
-        "arrayminus": [rounded(f.value - (f.low if f.low is not None else f.value)) for f in figures],
-        "thickness": 1.5,
-        "width": 4,
-        "color": look.colour,
-    }
-    own = {"x": [rounded(f.value) for f in figures], "y": [html.escape(n) for n in found], "error_x": bars}
-    return {**trace, **own, "mode": "markers", "marker": {**trace["marker"], "size": 9}}
 
 
 def summary(found: Ratios, word: str, other: str = "") -> str:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.units import digits, interval, length, show
+from harness.units import interval, length, show
 
 from ..figure import tabs
+from ..lines import reached
 from ..markup import Child, Html, join, tag
+from ..sections import missing, part
 from ..study import general_limits
 from ..view import View
 from .cache import cache_plot, cache_rows, capacity_plot, saving
@@ -74,16 +76,6 @@ def sections(view: View) -> Html:
             capacity.html() if capacity else missing("Layers or memory were not recorded, so nothing can be computed."),
         ),
     )
-
-
-def part(name: str, title: str, *content: Child) -> Html:
-    """A titled section."""
-    return tag("section", tag("h2", title), content, id=name)
-
-
-def missing(sentence: str) -> Html:
-    """Why there is no figure."""
-    return tag("p", sentence, class_="quiet")
 
 
 def crossings(view: View) -> Html:
@@ -172,16 +164,8 @@ def floor_share(view: View) -> str | None:
     found = sweeps(view, LAYER)
     if not found:
         return None
-    n, case = found[0].points[-1]
-    parts = []
-    for technique in found[0].techniques:
-        best = case.best(technique)
-        share = best.value("floor_share") if best is not None else None
-        if share is not None:
-            parts.append(f"{technique} {digits(100 * share, 2)} %")
-    if not parts:
-        return None
+    shares = reached(found[0])
     return (
-        f"The limit of the hardware: at {length(n)} tokens ({found[0].title}) the best implementations reach "
-        f"{', '.join(parts)} of their floor, and better kernels could move every crossover here."
+        shares
+        and f"The limit of the hardware: {shares} of their floor, and better kernels could move every crossover here."
     )

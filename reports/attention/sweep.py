@@ -12,42 +12,17 @@ from typing import Any
 from harness.record import Figure, Record
 from harness.units import length
 
-from .. import facts
-from ..contest import plain
-from ..view import View, mapping
+from .. import facts, sweep
+from ..view import View, mapping, plain
 
 BASE, LATENT = "mha", "mla"
 
 
 @dataclass(frozen=True)
-class Sweep:
+class Sweep(sweep.Sweep):
     """Cases of one operation and model at one batch, by KV length (decode) or sequence length, ascending."""
 
-    view: View
-    operation: str
-    model: str
-    setting: str
     batch: float
-    points: tuple[tuple[float, facts.Case], ...]
-
-    @property
-    def title(self) -> str:
-        """Model and what is held fixed: `v3, batch 128`."""
-        return ", ".join(filter(None, (self.model, self.setting)))
-
-    @property
-    def lengths(self) -> list[float]:
-        """Lengths in tokens."""
-        return [n for n, _ in self.points]
-
-    @cached_property
-    def techniques(self) -> list[str]:
-        """Techniques with a latency anywhere in the sweep."""
-        return facts.techniques(r for _, case in self.points for r in case.records if "latency" in r.figures)
-
-    def best(self, technique: str) -> list[tuple[float, Record]]:
-        """The fastest contender of a technique at each length where one passed."""
-        return [(n, found) for n, case in self.points if (found := case.best(technique)) is not None]
 
     @cached_property
     def ratios(self) -> list[tuple[float, Figure]]:
@@ -113,10 +88,10 @@ def sweeps(view: View, operation: str) -> list[Sweep]:
         key = (first.model, held, variant(first), plain(shape.get("batch")) or 0.0)
         groups.setdefault(key, {})[n] = case
     found = [
-        Sweep(view, operation, model, held, batch, tuple(sorted(cases.items())))
+        Sweep(view, operation, model, held, tuple(sorted(cases.items())), batch)
         for (model, held, _, batch), cases in groups.items()
     ]
-    found = [sweep for sweep in found if sweep.techniques]
+    found = [one for one in found if one.techniques]
     return sorted(found, key=lambda s: (-comparable(s.points), -len(s.techniques), -len(s.points), -s.batch))
 
 

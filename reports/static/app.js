@@ -45,14 +45,18 @@
     var text = JSON.stringify(spec);
     if (dark()) { Object.keys(DARK).forEach(function (hue) { text = text.split(hue).join(DARK[hue]); }); }
     var figure = JSON.parse(text), s = style(), own = figure.layout;
+    var legend = Object.assign({ orientation: "h", x: 0, xanchor: "left", y: 1.02, yanchor: "bottom", font: { size: narrow ? 10.5 : 12 }, bgcolor: "rgba(0,0,0,0)" }, own.legend || {});
     figure.layout = Object.assign({
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", autosize: true,
       font: { family: s.sans, size: 12, color: s.ink },
       margin: { l: narrow ? 44 : 64, r: narrow ? 12 : 28, t: 20, b: 48 },
-      legend: { orientation: "h", x: 0, xanchor: "left", y: 1.02, yanchor: "bottom", font: { size: narrow ? 10.5 : 12 }, bgcolor: "rgba(0,0,0,0)" },
+      legend: legend,
       hoverlabel: { bgcolor: s.card, bordercolor: s.rule, font: { family: s.sans, size: 12, color: s.ink } },
       dragmode: false, barcornerradius: 3
-    }, own, { xaxis: axis(own.xaxis || {}, s), yaxis: axis(own.yaxis || {}, s) });
+    }, own, { xaxis: axis(own.xaxis || {}, s), yaxis: axis(own.yaxis || {}, s), legend: legend });
+    Object.keys(own).filter(function (name) { return /^[xy]axis\d+$/.test(name); }).forEach(function (name) {
+      figure.layout[name] = axis(own[name], s);
+    });
     (figure.layout.annotations || []).forEach(function (note) { note.font = { size: 11, color: s.soft }; note.arrowcolor = s.soft; });
     return figure;
   }
@@ -106,10 +110,27 @@
       show(Math.min(Number(state().get(key)) || 0, panels.length - 1));
     });
   }
+  /* A group of buttons of which one may be pressed; the choice is the group's `value`. */
+  function prepareFacet(facet, apply) {
+    var buttons = Array.prototype.slice.call(facet.querySelectorAll("button")), name = facet.dataset.name;
+    function choose(value) {
+      facet.value = value;
+      buttons.forEach(function (button) { button.setAttribute("aria-pressed", String(button.value === value)); });
+    }
+    buttons.forEach(function (button) {
+      button.addEventListener("click", function () {
+        choose(facet.value === button.value ? "" : button.value);
+        apply();
+        remember(name, facet.value);
+      });
+    });
+    choose(state().get(name) || "");
+  }
   function prepareFilter() {
     document.querySelectorAll(".filter").forEach(function (input) {
       var section = input.closest("section"), told = section.querySelector(".filtered");
-      var rows = Array.prototype.slice.call(section.querySelectorAll(".filterable tbody tr"));
+      var list = function (query) { return Array.prototype.slice.call(section.querySelectorAll(query)); };
+      var rows = list(".filterable tbody tr, div.filterable > *"), facets = list(".facet");
       function apply() {
         var words = input.value.toLowerCase().split(/\s+/).filter(Boolean), hidden = 0, group = null, any = false;
         rows.forEach(function (row) {
@@ -119,12 +140,14 @@
             return;
           }
           var text = ((row.dataset.case || "") + " " + row.textContent).toLowerCase();
-          row.hidden = !words.every(function (word) { return text.indexOf(word) >= 0; });
+          row.hidden = !words.every(function (word) { return text.indexOf(word) >= 0; }) ||
+            !facets.every(function (facet) { return !facet.value || row.dataset[facet.dataset.name] === facet.value; });
           if (row.hidden) { hidden += 1; } else { any = true; }
         });
         if (group) { group.hidden = !any; }
-        told.textContent = hidden ? hidden + " rows hidden" : "";
+        told.textContent = hidden ? hidden + " " + (told.dataset.what || "rows") + " hidden" : "";
       }
+      facets.forEach(function (facet) { prepareFacet(facet, apply); });
       input.value = state().get("q") || "";
       input.addEventListener("input", function () { apply(); remember("q", input.value); });
       apply();

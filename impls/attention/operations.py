@@ -23,8 +23,8 @@ from .weights import draw_weights
 
 BASELINE = ("mha/sdpa-cudnn", "mha/sdpa-flash", "mha/sdpa", "mha/reference")
 
-KV_BYTES = Metric("kv_bytes_per_token", "bytes", "lower", "Bytes one token leaves in one layer's cache.")
-PARAMETERS = Metric("parameters", "count", "neither", "Entries of one layer's projection matrices.")
+KV_BYTES = Metric("kv_bytes_per_token", "bytes", "lower", "Bytes one token leaves in one layer's cache.", exact=0)
+PARAMETERS = Metric("parameters", "count", "neither", "Entries of one layer's projection matrices.", exact=0)
 CACHE_ERROR = Metric(
     "cache_error",
     "ratio",

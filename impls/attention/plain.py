@@ -7,6 +7,8 @@ key size, V value size.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -14,16 +16,18 @@ from torch import Tensor
 from .rope import precise
 
 BLOCK = 512
+Linear = Callable[[Tensor, Tensor], Tensor]
+"""x [..., K] and a weight [N, K] to x w^T [..., N]."""
 
 
-def project(x_BTD: Tensor, w_HED: Tensor) -> Tensor:
+def project(x_BTD: Tensor, w_HED: Tensor, linear: Linear = F.linear) -> Tensor:
     """A projection into heads: [B, T, D] and [H, E, D] to [B, T, H, E]."""
-    return F.linear(x_BTD, w_HED.flatten(0, 1)).unflatten(-1, w_HED.shape[:2])
+    return linear(x_BTD, w_HED.flatten(0, 1)).unflatten(-1, w_HED.shape[:2])
 
 
-def unproject(o_BTHV: Tensor, wo_DHV: Tensor) -> Tensor:
+def unproject(o_BTHV: Tensor, wo_DHV: Tensor, linear: Linear = F.linear) -> Tensor:
     """The output projection: [B, T, H, V] and [D, H, V] to [B, T, D]."""
-    return F.linear(o_BTHV.flatten(2), wo_DHV.flatten(1))
+    return linear(o_BTHV.flatten(2), wo_DHV.flatten(1))
 
 
 def rms_norm(x_BTC: Tensor, weight_C: Tensor, eps: float) -> Tensor:

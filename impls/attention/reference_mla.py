@@ -16,31 +16,36 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from harness import implementation
 
 from .cache import no_fp8_row
 from .inputs import DecodeInputs, SequenceInputs, TrainInputs, TrainResult
-from .plain import attend_causal, project, rms_norm, softmax, unproject, visible_slots
+from .plain import Linear, attend_causal, project, rms_norm, softmax, unproject, visible_slots
 from .rope import Rotary, softmax_scale
 from .shape import AttentionShape, DecodeShape, SequenceShape
 from .training import trained_layer
 from .weights import MlaWeights
 
 
-def queries(w: MlaWeights, x_BTD: Tensor, positions_BT: Tensor, rotary: Rotary, eps: float) -> tuple[Tensor, Tensor]:
+def queries(
+    w: MlaWeights, x_BTD: Tensor, positions_BT: Tensor, rotary: Rotary, eps: float, linear: Linear = F.linear
+) -> tuple[Tensor, Tensor]:
     """q^C [B, T, H, N] and the rotated q^R [B, T, H, R]; V2-Lite has no query latent."""
-    c_BTQ = x_BTD if w.w_dq_QD is None else rms_norm(x_BTD @ w.w_dq_QD.T, w.q_norm_Q, eps)
+    c_BTQ = x_BTD if w.w_dq_QD is None else rms_norm(linear(x_BTD, w.w_dq_QD), w.q_norm_Q, eps)
     nope = w.w_uk_HNC.shape[1]
-    q_BTHE = project(c_BTQ, w.w_uq_HEQ)
+    q_BTHE = project(c_BTQ, w.w_uq_HEQ, linear)
     return q_BTHE[..., :nope], rotary.rotate(q_BTHE[..., nope:], positions_BT)
 
 
-def latents(w: MlaWeights, x_BTD: Tensor, positions_BT: Tensor, rotary: Rotary, eps: float) -> tuple[Tensor, Tensor]:
+def latents(
+    w: MlaWeights, x_BTD: Tensor, positions_BT: Tensor, rotary: Rotary, eps: float, linear: Linear = F.linear
+) -> tuple[Tensor, Tensor]:
     """What is cached: the normalised c^KV [B, T, C] and the rotated k^R [B, T, R]."""
-    c_BTC = rms_norm(x_BTD @ w.w_dkv_CD.T, w.kv_norm_C, eps)
-    r_BT1R = rotary.rotate((x_BTD @ w.w_kr_RD.T).unsqueeze(2), positions_BT)
+    c_BTC = rms_norm(linear(x_BTD, w.w_dkv_CD), w.kv_norm_C, eps)
+    r_BT1R = rotary.rotate(linear(x_BTD, w.w_kr_RD).unsqueeze(2), positions_BT)
     return c_BTC, r_BT1R.squeeze(2)
 
 

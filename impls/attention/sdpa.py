@@ -2,7 +2,8 @@
 
 What each backend refuses is said before it runs, so that a contender is listed as unavailable with the reason; nothing
 is padded to make it fit except where its name's docstring says so.
-Shape suffixes: B batch, T queries, S keys, H heads, G key-value heads, R = H/G, E query and key size, V value size.
+Shape suffixes: B batch, T queries, S keys, H heads, G key-value heads, R = H/G, M = T x R rows, E query and key size,
+V value size.
 """
 
 from __future__ import annotations
@@ -70,22 +71,39 @@ def attend_causal(backend: Backend, q_BTHE: Tensor, k_BTGE: Tensor, v_BTGV: Tens
 def attend_cached(
     backend: Backend, q_BTHE: Tensor, k_BGSE: Tensor, v_BGSE: Tensor, last_BT: Tensor | None, scale: float
 ) -> Tensor:
-    """New tokens over a cache, [B, T, H, E].
+    """New tokens over a cache, [B, T, H, E], each key read for all heads of its group at once.
 
     `last` is the slot of each new token, masked with; None where the new tokens fill the last slots of every sequence.
-    A single new token needs no causal mask, and the queries of a group become the rows of one product.
+    PyTorch's own grouping repeats keys where there are several new tokens, so a group's queries become the rows of one
+    product here. Several new tokens need a mask then, and are called one by one where that is faster (a single
+    key-value head) or the backend takes no mask (flash).
     """
     groups, count = k_BGSE.shape[1:3]
-    visible_B1TS = None if last_BT is None else visible_slots(last_BT, count)[:, None]
-    if q_BTHE.shape[1] == 1:
-        q_BGRE = q_BTHE.squeeze(1).unflatten(1, (groups, -1))
-        with backend.chosen():
-            o_BGRE = F.scaled_dot_product_attention(q_BGRE, k_BGSE, v_BGSE, attn_mask=visible_B1TS, scale=scale)
-        return o_BGRE.flatten(1, 2).unsqueeze(1)
-    q_BHTE = q_BTHE.transpose(1, 2)
-    mask = causal_lower_right(q_BHTE.shape[2], count) if visible_B1TS is None else visible_B1TS
-    with backend.chosen():
-        o_BHTE = F.scaled_dot_product_attention(
-            q_BHTE, k_BGSE, v_BGSE, attn_mask=mask, scale=scale, enable_gqa=q_BHTE.shape[1] != groups
+    tokens, heads = q_BTHE.shape[1:3]
+    if last_BT is None and tokens > 1 and groups == heads:
+        q_BHTE, mask = q_BTHE.transpose(1, 2), causal_lower_right(tokens, count)
+        return _fused(backend, q_BHTE, k_BGSE, v_BGSE, mask, scale).transpose(1, 2)
+    if last_BT is None and tokens > 1 and (groups == 1 or backend is FLASH):
+        ends = range(count - tokens + 1, count + 1)
+        caches = ((k_BGSE[:, :, :end], v_BGSE[:, :, :end]) for end in ends)
+        queries = q_BTHE.split(1, 1)
+        return torch.cat(
+            [attend_cached(backend, q, *kv, None, scale) for q, kv in zip(queries, caches, strict=True)], 1
         )
-    return o_BHTE.transpose(1, 2)
+    visible_BTS = None
+    if last_BT is not None:
+        visible_BTS = visible_slots(last_BT, count)
+    elif tokens > 1:
+        visible_BTS = visible_slots(torch.arange(count - tokens, count, device=q_BTHE.device)[None], count)
+    q_BGTRE = q_BTHE.unflatten(2, (groups, -1)).transpose(1, 2)
+    mask = None if visible_BTS is None else visible_BTS.repeat_interleave(heads // groups, 1)[:, None]
+    o_BGME = _fused(backend, q_BGTRE.flatten(2, 3), k_BGSE, v_BGSE, mask, scale)
+    return o_BGME.unflatten(2, (tokens, -1)).transpose(1, 2).flatten(2, 3)
+
+
+def _fused(
+    backend: Backend, q_BGME: Tensor, k_BGSE: Tensor, v_BGSE: Tensor, mask: Tensor | None, scale: float
+) -> Tensor:
+    """Rows of queries over a head's keys, [B, G, M, E], on one backend."""
+    with backend.chosen():
+        return F.scaled_dot_product_attention(q_BGME, k_BGSE, v_BGSE, attn_mask=mask, scale=scale)

@@ -1,8 +1,8 @@
 """MHA, GQA and MQA on PyTorch's fused attention: what most serving and training code runs today.
 
 Wins over the reference wherever scores are large, for it keeps them on chip. Loses to MLA's latent cache in decode,
-where it reads every key and value of every head. cuDNN and flash stream the cache near the memory's rate on Hopper;
-"efficient" shares no keys among heads, so it runs GQA and MQA only for a single new token.
+where it reads every key and value of every head. cuDNN streams the cache near the memory's rate on Hopper. "efficient"
+shares no keys among heads, so it runs GQA and MQA in decode only, where a group's queries are rows of one product.
 Decode keeps the cache heads first, [B, G, S, E], so that a head's keys are one stretch of memory.
 Shape suffixes: B batch, T tokens, S slots, D hidden, H heads, G key-value heads, E head size.
 """
@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from harness import Prepared, implementation
@@ -28,7 +29,7 @@ from .inputs import (
     TrainKernelResult,
     TrainResult,
 )
-from .plain import project, unproject
+from .plain import Linear, project, unproject
 from .rope import Rotary, softmax_scale
 from .sdpa import BACKENDS, EFFICIENT, Backend, attend_cached, attend_causal
 from .shape import DecodeShape, SequenceShape
@@ -59,12 +60,12 @@ def unpack(packed: DecodeInputs | DecodeKernelInputs) -> DecodeInputs | DecodeKe
 
 
 def queries_keys_values(
-    w: MhaWeights, x_BTD: Tensor, positions: Tensor, rotary: Rotary
+    w: MhaWeights, x_BTD: Tensor, positions: Tensor, rotary: Rotary, linear: Linear = F.linear
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Rotated queries and keys, and values, of the tokens at hand."""
-    q_BTHE = rotary.rotate_complex(project(x_BTD, w.wq_HED), positions)
-    k_BTGE = rotary.rotate_complex(project(x_BTD, w.wk_GED), positions)
-    return q_BTHE, k_BTGE, project(x_BTD, w.wv_GED)
+    q_BTHE = rotary.rotate_complex(project(x_BTD, w.wq_HED, linear), positions)
+    k_BTGE = rotary.rotate_complex(project(x_BTD, w.wk_GED, linear), positions)
+    return q_BTHE, k_BTGE, project(x_BTD, w.wv_GED, linear)
 
 
 def decode_with(backend: Backend) -> Callable[[MhaWeights, DecodeShape], Prepared]:
@@ -107,15 +108,17 @@ def decode_kernel_with(backend: Backend) -> Callable[[None, DecodeShape], Prepar
     return setup
 
 
-def layer_with(backend: Backend, shape: SequenceShape, like: Tensor) -> Callable[[MhaWeights, Tensor], Tensor]:
-    """The layer over whole sequences on one backend."""
+def layer_with(
+    backend: Backend, shape: SequenceShape, like: Tensor, linear: Linear = F.linear
+) -> Callable[[MhaWeights, Tensor], Tensor]:
+    """The layer over whole sequences on one backend, projections by `linear`."""
     rotary = Rotary.of(shape, shape.model.head_dim, like)
     scale = softmax_scale(shape, shape.model.head_dim)
     positions_T = torch.arange(shape.length, device=like.device)
 
     def forward(w: MhaWeights, x_BTD: Tensor) -> Tensor:
-        o_BTHE = attend_causal(backend, *queries_keys_values(w, x_BTD, positions_T, rotary), scale)
-        return unproject(o_BTHE, w.wo_DHE)
+        o_BTHE = attend_causal(backend, *queries_keys_values(w, x_BTD, positions_T, rotary, linear), scale)
+        return unproject(o_BTHE, w.wo_DHE, linear)
 
     return forward
 
@@ -161,21 +164,15 @@ def train_kernel_with(
     return setup
 
 
-def _decodes(backend: Backend, technique: str) -> Callable[[DecodeShape], str | None]:
-    """Why `backend` cannot decode `technique` on a shape."""
-
-    def supports(shape: DecodeShape) -> str | None:
-        if backend is EFFICIENT and technique != "mha" and shape.new_tokens > 1:
-            return "sdpa-efficient shares no keys among heads"
-        return no_fp8(shape) or backend.refusal(shape)
-
-    return supports
+def _decodes(backend: Backend) -> Callable[[DecodeShape], str | None]:
+    """Why `backend` cannot decode a shape."""
+    return lambda shape: no_fp8(shape) or backend.refusal(shape)
 
 
 for _backend in BACKENDS:
     for _technique in ("mha", "gqa", "mqa"):
         _same = {"technique": _technique, "kind": "library", "name": _backend.name, "needs": _backend.needs}
-        _supports = _decodes(_backend, _technique)
+        _supports = _decodes(_backend)
         implementation("attention.decode", supports=_supports, **_same)(decode_with(_backend))
         implementation("attention.decode_kernel", supports=_supports, **_same)(decode_kernel_with(_backend))
         if _backend is EFFICIENT and _technique != "mha":

@@ -17,7 +17,7 @@ from torch import Tensor
 from harness import implementation
 
 from .inputs import SequenceInputs, SequenceKernelInputs, TrainInputs, TrainKernelInputs, TrainKernelResult, TrainResult
-from .plain import project, unproject
+from .plain import Linear, project, unproject
 from .reference_mla import latents, mla_scale, queries
 from .rope import Rotary
 from .sdpa import BACKENDS, CUDNN, FLASH, Backend, attend_causal
@@ -34,18 +34,21 @@ def attend(backend: Backend, q_BTHE: Tensor, k_BTHE: Tensor, v_BTHV: Tensor, sca
     return attend_causal(backend, q_BTHE, k_BTHE, v_BTHV, scale)[..., :size]
 
 
-def layer_with(backend: Backend, shape: SequenceShape, like: Tensor) -> Callable[[MlaWeights, Tensor], Tensor]:
-    """The layer over whole sequences on one backend; the rest of it is the reference's."""
+def layer_with(
+    backend: Backend, shape: SequenceShape, like: Tensor, linear: Linear = F.linear
+) -> Callable[[MlaWeights, Tensor], Tensor]:
+    """The layer over whole sequences on one backend; the rest of it is the reference's, projections by `linear`."""
     rotary, scale = Rotary.of(shape, shape.model.rope_dim, like), mla_scale(shape)
     positions_T = torch.arange(shape.length, device=like.device)
     eps = shape.model.norm_eps
 
     def forward(w: MlaWeights, x_BTD: Tensor) -> Tensor:
-        q_BTHE = torch.cat(queries(w, x_BTD, positions_T, rotary, eps), -1)
-        c_BTC, r_BTR = latents(w, x_BTD, positions_T, rotary, eps)
+        q_BTHE = torch.cat(queries(w, x_BTD, positions_T, rotary, eps, linear), -1)
+        c_BTC, r_BTR = latents(w, x_BTD, positions_T, rotary, eps, linear)
         shared_BTHR = r_BTR.unsqueeze(2).expand(-1, -1, shape.model.heads, -1)
-        k_BTHE = torch.cat((project(c_BTC, w.w_uk_HNC), shared_BTHR), -1)
-        return unproject(attend(backend, q_BTHE, k_BTHE, project(c_BTC, w.w_uv_HVC), scale), w.wo_DHV)
+        k_BTHE = torch.cat((project(c_BTC, w.w_uk_HNC, linear), shared_BTHR), -1)
+        o_BTHV = attend(backend, q_BTHE, k_BTHE, project(c_BTC, w.w_uv_HVC, linear), scale)
+        return unproject(o_BTHV, w.wo_DHV, linear)
 
     return forward
 

@@ -6,13 +6,13 @@ Shape suffixes: B batch, T tokens, D hidden, H heads, G key-value heads, E query
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..autograd import differentiated
 from .inputs import TrainInputs, TrainKernelInputs, TrainKernelResult, TrainResult
 
 
@@ -21,21 +21,10 @@ def trained_layer(
 ) -> Callable[[TrainInputs], TrainResult]:
     """The call that runs `forward(weights, x_BTD)` and its backward.
 
-    `restore` turns gradients that have the form of `weights` into the contract's, where the two differ.
+    `restore` turns gradients into the contract's form, as in `differentiated`.
     """
-    tensors = {f.name: getattr(weights, f.name) for f in dataclasses.fields(weights)}
-    leaves = {name: tensor.detach().requires_grad_() for name, tensor in tensors.items() if tensor is not None}
-    tracked = dataclasses.replace(weights, **leaves)
-
-    def call(inputs: TrainInputs) -> TrainResult:
-        with torch.enable_grad():
-            x_BTD = inputs.x_BTD.detach().requires_grad_()
-            y_BTD = forward(tracked, x_BTD)
-            dx_BTD, *dw = torch.autograd.grad(y_BTD, (x_BTD, *leaves.values()), inputs.dy_BTD)
-        gradients = dataclasses.replace(weights, **dict(zip(leaves, dw, strict=True)))
-        return TrainResult(y_BTD.detach(), dx_BTD, restore(gradients))
-
-    return call
+    train = differentiated(forward, weights, restore)
+    return lambda inputs: TrainResult(*train(inputs.x_BTD, inputs.dy_BTD))
 
 
 def trained_kernel(

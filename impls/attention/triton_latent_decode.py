@@ -19,9 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..triton_jit import TensorDescriptor
 from . import triton_latent_kernels as kernels
 from .cache import FP8_GROUP, FP8_LATENT, FP8_ROPE, FP8_ROW, FP8_SCALES
-from .triton_jit import TensorDescriptor
 
 PAGE = 64
 PROGRAM_PAGES = 4  # what starting a program costs, in pages

@@ -15,7 +15,7 @@ R = 64 rotated, K = C + R.
 
 from __future__ import annotations
 
-from .triton_jit import jit, tl
+from ..triton_jit import jit, tl
 
 RUNTIME = ["rows", "heads", "table_stride", "splits"]
 

@@ -19,12 +19,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..triton_jit import jit, tl
 from .cache import E4M3_MAX, FP8_GROUP, FP8_LATENT, FP8_ROPE, FP8_ROW, FP8_SCALES
 from .inputs import DecodeInputs
 from .mla_fused import split_down, stack_down
 from .rope import Rotary
 from .shape import DecodeShape
-from .triton_jit import jit, tl
 from .weights import MlaWeights
 
 PAGE = 64

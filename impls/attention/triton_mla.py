@@ -64,7 +64,7 @@ def paged(cache: LatentCache | Fp8LatentCache) -> PagedCache:
         full = slots // PAGE
         pages[table_N[:full]] = rows_SK[: full * PAGE].unflatten(0, (full, PAGE))
         if full < count:
-            pages[table_N[full], : slots - full * PAGE] = rows_SK[full * PAGE :]
+            pages[table_N[full:], : slots - full * PAGE] = rows_SK[None, full * PAGE :]
     return PagedCache(pages, table_BN.to(torch.int32))
 
 

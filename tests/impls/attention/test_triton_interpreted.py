@@ -1,7 +1,8 @@
 """The Triton kernels in Triton's interpreter, which must be chosen before Triton is imported.
 
-So these tests run in a process of their own, started by test_triton_decode.py; anywhere else the file is skipped. The
-interpreter has no BF16, so queries are FP16, or FP32 where a tight bound is wanted.
+So these tests run in a process of their own, started by test_triton_layer.py; anywhere else the file is skipped. The
+interpreter has no BF16, so queries are FP16, or FP32 where a tight bound is wanted. triton_oracle.py has a list of odd
+shapes; here are any shapes, what must not matter, and the layer as the harness judges it.
 """
 
 # ruff: noqa: E402 - a registry must be loading when the modules are first imported
@@ -18,7 +19,7 @@ if os.environ.get("TRITON_INTERPRET") != "1":
     pytest.skip("runs in its own process, with TRITON_INTERPRET=1", allow_module_level=True)
 
 import triton.language as tl
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from triton.runtime import interpreter
 
@@ -30,7 +31,7 @@ from impls.attention import triton_mla
 from impls.attention.cache import FP8_LATENT, FP8_SCALES
 from impls.attention.shape import AttentionShape, DecodeShape, Yarn
 from impls.attention.triton_latent_decode import PAGE, Launch, latent_decode
-from tests.impls.attention.triton_oracle import SCALE, SMALL, compare, drawn, expected
+from tests.impls.attention.triton_oracle import SCALE, compare, drawn, expected
 
 LAUNCHES = {
     False: (Launch(16, 4, 2, 1), Launch(32, 4, 2, 3), Launch(64, 8, 2, 2)),
@@ -50,12 +51,6 @@ MODEL = AttentionShape(
 )
 
 
-@pytest.mark.parametrize(("fp8", "launch"), [(fp8, one) for fp8, several in LAUNCHES.items() for one in several])
-@pytest.mark.parametrize(("lengths", "tokens", "heads"), SMALL)
-def test_odd_shapes(fp8, launch, lengths, tokens, heads):
-    assert compare(launch, lengths, tokens, heads, fp8, torch.float16, "cpu") < 2e-3
-
-
 @pytest.mark.parametrize("launch", LAUNCHES[False])
 def test_float32_is_exact_to_its_rounding(launch):
     assert compare(launch, [1, 70, 129], 1, 5, False, torch.float32, "cpu") < 2e-6
@@ -66,7 +61,7 @@ def test_more_splits_than_pages_leave_empty_shares():
         assert compare(Launch(16, 4, 2, 9), [1, 65], 1, 3, fp8, torch.float16, "cpu") < 2e-3
 
 
-@settings(max_examples=8, deadline=None, derandomize=True, database=None)
+@settings(max_examples=8, phases=[Phase.generate], deadline=None, derandomize=True, database=None)  # shrinking is slow
 @given(
     st.lists(st.integers(0, 140), min_size=1, max_size=2),
     st.integers(1, 2),

@@ -1,0 +1,1 @@
+"""The one small language model that studies extend: a decoder over bytes, made of the suite's own layers."""

@@ -1,0 +1,116 @@
+"""The training loop, for one model or for several side by side on the same machine, data and order.
+
+Several take one step each in turn, another first in each round, so that whatever else the machine does falls on all
+alike. At set points each is validated and checkpointed; after a kill `resume` and the same loop give the same curves.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from . import checkpoint
+from .training import Training
+
+Models = Mapping[str, Training]
+
+
+def points(steps: int, count: int) -> list[int]:
+    """Where to validate: after the first step, the last, and evenly between, at most `count` in all."""
+    evenly = {round(steps * at / max(1, count - 1)) for at in range(1, count)}
+    return sorted({1, steps, *evenly} - {0})
+
+
+def fit(
+    models: Models,
+    windows_BT: Tensor,
+    stops: Sequence[int],
+    folder: Path | None = None,
+    noted: Callable[[str, Training], None] = lambda name, training: None,
+    reached: Callable[[int, float], bool | None] = lambda stop, seconds_left: None,
+) -> dict[str, str]:
+    """Train all to the last of `stops`, validating on `windows_BT` and saving to `folder` at each.
+
+    noted    called for a model after each of its validations, before the next model's
+    reached  called with the stop and the seconds still needed at the present pace; the loop ends when it returns True
+    Returns why a model was given up, by name: one whose scores or loss are not finite; the others go on.
+    """
+    failed: dict[str, str] = {}
+    pace = _Pace(min((t.done for t in models.values()), default=0))
+    for stop in stops:
+        working = {name: training for name, training in models.items() if name not in failed}
+        if all(_noted(training) >= stop for training in working.values()):
+            continue
+        begun = time.monotonic()
+        failed |= advance(working, stop)
+        trained = time.monotonic()
+        for name, training in working.items():
+            if name not in failed and _noted(training) < stop:
+                failed |= _settle(name, training, windows_BT, folder, noted)
+        pace.passed(stop, trained - begun, time.monotonic() - trained)
+        if reached(stop, pace.left(stop, stops)):
+            break
+    return failed
+
+
+@dataclass
+class _Pace:
+    """Seconds a step and a validation have taken, all models together, since step `first`."""
+
+    first: int
+    stepping: float = 0.0
+    settling: float = 0.0
+    count: int = 0
+
+    def passed(self, stop: int, stepping: float, settling: float) -> None:
+        self.stepping, self.settling, self.count = self.stepping + stepping, self.settling + settling, self.count + 1
+
+    def left(self, stop: int, stops: Sequence[int]) -> float:
+        steps = self.stepping / max(1, stop - self.first) * (stops[-1] - stop)
+        return steps + self.settling / self.count * sum(later > stop for later in stops)
+
+
+def _noted(training: Training) -> float:
+    """The step of the last validation."""
+    return training.curves.get("step", [0.0])[-1]
+
+
+def _settle(
+    name: str, training: Training, windows_BT: Tensor, folder: Path | None, noted: Callable[[str, Training], None]
+) -> dict[str, str]:
+    """Validate and save one model."""
+    try:
+        training.note(training.evaluate(windows_BT))
+    except ValueError as error:
+        return {name: str(error)}
+    if folder is not None:
+        checkpoint.save(folder / f"{name}{checkpoint.SUFFIX}", training.state())
+    noted(name, training)
+    return {}
+
+
+def advance(models: Models, stop: int) -> dict[str, str]:
+    """Bring all to step `stop`, those behind first, then one step each in turn. Returns why a model was given up."""
+    failed: dict[str, str] = {}
+    while waiting := [name for name, t in models.items() if t.done < stop and name not in failed]:
+        at = min(models[name].done for name in waiting)
+        turn = [name for name in waiting if models[name].done == at]
+        shift = at % len(turn)
+        for name in turn[shift:] + turn[:shift]:
+            try:
+                models[name].advance()
+            except ValueError as error:
+                failed[name] = str(error)
+    return failed
+
+
+def resume(models: Models, folder: Path) -> list[str]:
+    """Restore the models that have a checkpoint in `folder`; returns their names. Raises ValueError for a wrong one."""
+    found = [name for name in models if (folder / f"{name}{checkpoint.SUFFIX}").is_file()]
+    for name in found:
+        models[name].restore(checkpoint.load(folder / f"{name}{checkpoint.SUFFIX}"))
+    return found

@@ -21,7 +21,12 @@ class Checkout:
         self.folder = folder
         for name in ("harness", "reports", "conftest.py", "pyproject.toml"):
             (folder / name).symlink_to(ROOT / name)
-        shutil.copytree(ROOT / "tests/toy", folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+        self.add("tests/toy")
+
+    def add(self, material: str) -> None:
+        """Copy benches and implementations from a folder of this repository."""
+        ignore = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / material, self.folder, dirs_exist_ok=True, ignore=ignore)
 
     def python(self, *words: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
         """Run `python words...` in the checkout."""

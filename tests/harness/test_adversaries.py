@@ -121,6 +121,65 @@ def copies_its_inputs(w, shape):
     return Prepared(lambda x: x @ w, pack=lambda x: x.clone())
 
 @declare
+def resizes_its_input(w, shape):
+    def call(x):
+        y = x @ w
+        x.resize_(0)
+        return y
+    return call
+
+@declare
+def replaces_its_input(w, shape):
+    def call(x):
+        y = x @ w
+        x.data = torch.zeros(1)
+        return y
+    return call
+
+@declare
+def changes_the_threads(w, shape):
+    def call(x):
+        torch.set_num_threads(torch.get_num_threads() + 1)
+        return x @ w
+    return call
+
+@declare
+def stops_gradients(w, shape):
+    torch.set_grad_enabled(False)
+    return lambda x: x @ w
+
+@declare
+def another_dtype(w, shape):
+    return lambda x: (x @ w).double()
+
+def later(what):
+    def setup(w, shape):
+        calls = []
+        def call(x):
+            calls.append(1)
+            if len(calls) > 6:
+                what()
+            return x @ w
+        return call
+    return setup
+
+class Wordless(Exception):
+    def __str__(self):
+        raise RuntimeError("no words")
+
+def raise_(error):
+    raise error
+
+declare_as = lambda name, setup: implementation("toy.product", technique="plain", kind="optimized", name=name)(setup)
+declare_as("exits_later", later(lambda: sys.exit(1)))
+declare_as("interrupts", later(lambda: raise_(KeyboardInterrupt())))
+declare_as("wordless", later(lambda: raise_(Wordless())))
+
+@implementation("toy.product", technique="plain", kind="optimized", supports=lambda shape: shape.nothing)
+def asks_for_nothing(w, shape):
+    return lambda x: x @ w
+
+@declare
 def honest(w, shape):
     return lambda x: torch.mm(x, w)
 """
@@ -130,7 +189,7 @@ VERDICTS = {
     "slightly_wrong_everywhere": ("incorrect", "Frobenius"),
     "wrong_shape": ("incorrect", "shape [63, 64], expected [64, 64]"),
     "broadcastable_shape": ("incorrect", "shape"),
-    "not_a_number": ("incorrect", "not finite"),
+    "not_a_number": ("incorrect", "output holds NaN in "),
     "nothing": ("incorrect", "no tensor"),
     "two_results": ("incorrect", "returned 0, 1"),
     "unwritten": ("incorrect", ""),
@@ -138,6 +197,15 @@ VERDICTS = {
     "changes_its_weights": ("incorrect", "changed its weights"),
     "cached_by_address": ("incorrect", ""),
     "right_at_first": ("incorrect", ""),
+    "resizes_its_input": ("incorrect", "replaced or resized its input"),
+    "replaces_its_input": ("incorrect", "replaced or resized its input"),
+    "changes_the_threads": ("incorrect", "changed torch's number of threads"),
+    "stops_gradients": ("incorrect", "changed torch's gradient mode"),
+    "another_dtype": ("incorrect", "output is float64, expected float32"),
+    "exits_later": ("error", "called exit(1)"),
+    "interrupts": ("error", "KeyboardInterrupt"),
+    "wordless": ("error", "Wordless"),
+    "asks_for_nothing": ("unavailable", "asking what it supports raised AttributeError"),
     "finished_later": ("incorrect", ""),
     "half_precision": ("incorrect", "limit"),
     "raises": ("error", "no such kernel"),
@@ -224,11 +292,12 @@ def test_a_dead_worker_costs_one_contender_not_the_run(checkout):
         ("x = 1", "declares no implementation"),
         ('implementation("toy.prodct", technique="plain", kind="optimized")(lambda w, s: None)', "toy.product"),
         ("os._exit(3)", "exit status 3"),
+        ("while True: pass", "no answer for 8 s"),
         ('implementation("toy.product", technique="plain", kind="fast")', "kind 'fast'"),
     ],
 )
 def test_a_file_that_does_not_load_is_a_sentence_and_the_rest_is_measured(checkout, body, words):
-    done, run = checkout.measure("--impl", checkout.implementation(body), "--case", CASE)
+    done, run = checkout.measure("--impl", checkout.implementation(body), "--case", CASE, "--timeout", "8")
     assert words in done.stderr and "problem: IMPL=" in done.stderr
     assert "Traceback" not in done.stderr
     assert done.returncode == 1

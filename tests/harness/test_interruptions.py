@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -31,7 +32,7 @@ def only_run(checkout):
 
 def test_a_full_disk_keeps_what_was_written(checkout):
     def small_files():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (7500, 7500))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
 
     process = start(checkout, "--budget", "6", preexec_fn=small_files)
     _, said = process.communicate(timeout=120)
@@ -42,13 +43,22 @@ def test_a_full_disk_keeps_what_was_written(checkout):
     assert run.records and all(r.status for r in run.records)
 
 
-def test_ctrl_c_says_how_to_go_on_and_resuming_finishes(checkout):
-    process = start(checkout, "--budget", "60")
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def heeding_signals() -> None:
+    for name in STOPPING:  # a job in the background, or under nohup, was started with some of them ignored
+        signal.signal(name, signal.SIG_DFL)
+
+
+@pytest.mark.parametrize("name", STOPPING)
+def test_ctrl_c_says_how_to_go_on_and_resuming_finishes(checkout, name):
+    process = start(checkout, "--budget", "60", preexec_fn=heeding_signals)
     runs = checkout.folder / "runs"
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and not any('"record"' in p.read_text() for p in runs.glob("*/run.jsonl")):
         time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(name)
     _, said = process.communicate(timeout=60)
     run = only_run(checkout)
     assert process.returncode == 130
@@ -66,3 +76,25 @@ def test_parallel_pytest_is_refused(checkout):
     done = checkout.python("-m", "pytest", "benches", "-n", "2")
     assert done.returncode == 4
     assert "processes side by side would time each other" in done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's parent-death signal is Linux's")
+def test_a_killed_run_leaves_no_worker_behind(checkout):
+    mine = checkout.implementation(
+        '@implementation("toy.product", technique="plain", kind="optimized")\n'
+        "def slow(w, shape):\n"
+        "    open('worker', 'w').write(str(os.getpid()))\n"
+        "    return lambda x: time.sleep(60)\n"
+    )
+    process = start(checkout, "--impl", mine)
+    noted = checkout.folder / "worker"
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not (noted.is_file() and noted.read_text()):
+        time.sleep(0.1)
+    process.kill()
+    process.communicate(timeout=10)
+    worker = Path(f"/proc/{noted.read_text()}/stat")
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline and worker.exists() and worker.read_text().split()[2] != "Z":
+        time.sleep(0.1)
+    assert not worker.exists() or worker.read_text().split()[2] == "Z"

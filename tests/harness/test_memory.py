@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.memory import measure, out_of_memory
+from harness.failure import out_of_memory
+from harness.memory import measure
 
 KB = 1024
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness import keep as keep_module
 from harness.keep import keep
 from harness.metrics import COMMON
 from harness.record import Figure, Header, Record, RunWriter, load_samples, read_run, read_runs, slug
@@ -157,6 +158,48 @@ def test_a_kept_run_is_thinned_and_replaces_the_last_one(tmp_path):
     for _ in range(2):
         folder = keep(read_run(writer.folder), tmp_path / "recorded")
     kept = read_run(folder)
-    assert [p.name for p in (tmp_path / "recorded").iterdir()] == ["toy-here"]
+    assert [p.name for p in (tmp_path / "recorded").iterdir()] == ["toy-product-here"]
     assert kept.records == (mine,) and kept.records[0].samples["count"] == 1201
     assert 400 <= kept.samples(mine).size <= 500 and (np.diff(kept.samples(mine)) == 3).all()
+
+
+def test_a_run_of_one_operation_does_not_take_the_place_of_its_studys(tmp_path):
+    product, total = record(), record(operation="toy.sum", case="toy.sum/square/n64")
+    alone = keep(read_run(written(tmp_path / "one", product).folder), tmp_path / "recorded")
+    both = keep(read_run(written(tmp_path / "two", product, total).folder), tmp_path / "recorded")
+    assert (alone.name, both.name) == ("toy-product-here", "toy-here")
+    assert read_run(alone).records == (product,) and len(read_run(both).records) == 2
+
+
+def test_a_large_run_keeps_fewer_samples_and_a_larger_one_leaves_the_last_in_place(tmp_path, monkeypatch):
+    writer = written(tmp_path)
+    mine = record(samples={"file": writer.sample_file(IDENTITY["case"]), "key": "plain/reference", "count": 1000})
+    writer.samples(mine.case, {"plain/reference": np.random.default_rng(0).random(1000)})
+    writer.record(mine, COMMON)
+    run = read_run(writer.folder)
+    monkeypatch.setattr(keep_module, "LIMIT_BYTES", writer.path.stat().st_size + 1600)
+    folder = keep(run, tmp_path / "recorded")
+    assert read_run(folder).samples(mine).size == 250
+    monkeypatch.setattr(keep_module, "LIMIT_BYTES", 500)
+    with pytest.raises(ValueError, match="too much to keep"):
+        keep(run, tmp_path / "recorded")
+    assert [p.name for p in (tmp_path / "recorded").iterdir()] == ["toy-product-here"]
+    assert read_run(folder).samples(mine).size == 250
+
+
+def test_what_is_not_known_is_not_written_and_reads_back_the_same(tmp_path):
+    unknown = record(figures={"latency": Figure(10.0), "resident": Figure(0.0, 0.0, 1.0)}, layout=None, shape={})
+    writer = written(tmp_path, unknown)
+    assert "null" not in writer.path.read_text().splitlines()[-1]
+    assert read_run(writer.folder).records == (unknown,)
+
+
+@pytest.mark.parametrize("field", ["case", "technique", "timing", "source", "doc", "figures", "samples"])
+def test_a_value_of_the_wrong_kind_costs_its_line(tmp_path, field):
+    writer = written(tmp_path, record(), record(technique="other"))
+    lines = writer.path.read_text().splitlines()
+    lines[1] = json.dumps(json.loads(lines[1]) | {field: 5})
+    writer.path.write_text("\n".join(lines) + "\n")
+    run = read_run(writer.folder)
+    assert [one.technique for one in run.records] == ["other"]
+    assert len(run.problems) == 1 and f"line 2: {field} is 5" in run.problems[0]

@@ -31,6 +31,14 @@ def test_deselected_nodes_still_get_baseline_and_reference(checkout):
     assert "1 passed" in done.stdout
 
 
+def test_one_study_of_several_is_measured_alone(checkout):
+    bench = (checkout.folder / "benches/bench_toy.py").read_text()
+    (checkout.folder / "benches/bench_other.py").write_text(bench.replace('STUDY = "toy"', 'STUDY = "other"'))
+    done = checkout.python("-m", "pytest", "benches", "--study", "toy", "--budget", "4", "-k", "n64")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 passed, 1 skipped" in done.stdout
+
+
 def test_a_failing_contender_fails_its_node_only(checkout):
     mine = checkout.implementation(
         '@implementation("toy.product", technique="plain", kind="optimized")\n'
@@ -58,6 +66,28 @@ def test_a_run_resumes_without_measuring_again(checkout):
     assert before.items() <= after.items() and len(after) == 2 * len(before)
 
 
+@pytest.mark.parametrize(
+    ("words", "change", "said"),
+    [
+        (("--tier", "smoke"), {}, "it was begun with TIER=cpu"),
+        (("--model", "other"), {}, "it was begun without MODEL="),
+        ((), {"label": "another machine"}, "its machine is another machine"),
+        ((), {"git": {"commit": "f00"}}, "its commit is f00"),
+    ],
+)
+def test_a_run_of_another_kind_is_not_continued(checkout, words, change, said):
+    _, run = checkout.measure("--case", "toy.product/square/n64")
+    path = run.folder / "run.jsonl"
+    first, *rest = path.read_text().splitlines()
+    header = json.loads(first)
+    header["machine"].update(change)
+    path.write_text("\n".join([json.dumps(header), *rest]) + "\n")
+    before = path.read_text()
+    done = checkout.python("-m", "harness.run", "--resume", run.folder.name, *words)
+    assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
+    assert path.read_text() == before
+
+
 def test_the_budget_leaves_out_what_does_not_fit_and_says_so(checkout):
     done = checkout.python("-m", "harness.run", "--budget", "0.01")
     assert "left out, the budget was spent: toy.product/square/n256" in done.stdout
@@ -75,6 +105,9 @@ def test_the_list_gives_reasons(checkout):
     [
         (("--study", "tyo"), "ERROR: STUDY=tyo is unknown; did you mean toy?"),
         (("--resume", "never"), "ERROR: RESUME=never"),
+        (("--budget", "nan"), "ERROR: BUDGET=nan is not a number of seconds above 0"),
+        (("--budget", "-3"), "ERROR: BUDGET=-3 is not"),
+        (("--runs", "/proc/none"), "ERROR: /proc/none cannot be written"),
         (("-n", "2"), "ERROR: benchmarks are not run with -n"),
     ],
 )

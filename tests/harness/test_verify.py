@@ -169,3 +169,106 @@ def test_trees_are_walked_cloned_and_cast():
     copy = clone(tree)
     copy["a"][0].x_BD.fill_(1)
     assert step.x_BD.sum() == 0 and copy["a"][1] == 3
+
+
+RANK = Operation(
+    "log.rank",
+    weights=lambda shape, technique, generator: None,
+    inputs=lambda shape, technique, generator: Step(torch.randn(6, 8, generator=generator), torch.zeros(0)),
+    cost=lambda shape, technique: Cost(1, 1, 1, "float32"),
+    tokens=lambda shape: 6,
+    baseline=("plain/reference",),
+    normal=lambda chosen: chosen.sort(-1).values,
+)
+
+
+def rank(setup):
+    """The two largest columns of each row, in any order, as an entrant beside topk."""
+    registry = Registry()
+    with registry.collecting():
+        implementation("log.rank", technique="plain", kind="optimized", name="mine")(setup)
+    side = Side(RANK, "plain", lambda w, s: lambda step: step.x_BD.topk(2).indices, LogShape(), "cpu", seed=1)
+    entrant = Entrant(registry.implementations["log.rank"]["plain/mine"], side, CacheFlush("cpu"), False)
+    entrant.prepare(None)
+    return entrant
+
+
+def test_whole_numbers_must_be_equal_in_the_results_one_form():
+    rank(lambda w, s: lambda step: step.x_BD.topk(2).indices.flip(-1))
+
+    def nearly(weights, shape):
+        def call(step):
+            chosen = step.x_BD.topk(2).indices
+            chosen[3, 0] = (chosen[3] + 1)[~torch.isin(chosen[3] + 1, chosen[3])][0] % 8
+            return chosen
+
+        return call
+
+    with pytest.raises(verify.Incorrect, match=r"output differs in \d+ of 12 whole numbers"):
+        rank(nearly)
+
+
+def test_inputs_change_by_whole_rows_between_rounds():
+    side = rank(lambda w, s: lambda step: step.x_BD.topk(2).indices).side
+    before = side.inputs.x_BD.clone()
+    side.roll()
+    assert torch.equal(side.inputs.x_BD, before.roll(1, 0)) and not torch.equal(side.inputs.x_BD, before)
+    single = torch.arange(4.0).view(1, 1, 4)
+    side.inputs = Step(single, torch.zeros(()))
+    side.roll()
+    assert single.flatten().tolist() == [3, 0, 1, 2]
+
+
+def test_bytes_of_8_bit_floats_are_shifted_where_there_is_no_roll_for_them(monkeypatch):
+    side = rank(lambda w, s: lambda step: step.x_BD.topk(2).indices).side
+    payload = torch.arange(12.0).view(3, 4).to(torch.float8_e4m3fn)
+    side.inputs = Step(payload, torch.zeros(()))
+    roll, before = torch.Tensor.roll, payload.clone()
+
+    def without_float8(tensor, *words):
+        assert tensor.dtype != torch.float8_e4m3fn
+        return roll(tensor, *words)
+
+    monkeypatch.setattr(torch.Tensor, "roll", without_float8)
+    side.roll()
+    assert side.inputs.x_BD is payload
+    assert torch.equal(payload.float(), before.float()[[2, 0, 1]])
+
+
+@pytest.mark.parametrize("name", ["float32", "bfloat16", "float8_e4m3fn", "float8_e5m2"])
+def test_memory_is_poisoned_in_every_format(name):
+    given = torch.ones(4, 3).to(getattr(torch, name))
+    assert verify.not_a_number(given) is given and bool(given.float().isnan().all())
+
+
+def test_memory_for_8_bit_floats_is_poisoned_by_bytes(monkeypatch):
+    """A GPU has no fill for them; what is handed out next holds NaN all the same."""
+    filled, fill = [], torch.Tensor.fill_
+
+    def noted(tensor, value):
+        filled.append(tensor.dtype)
+        return fill(tensor, value)
+
+    monkeypatch.setattr(torch.Tensor, "fill_", noted)
+    monkeypatch.setattr(torch, "full_like", None)
+    verify.poison_free_memory({"a": torch.ones(3).to(torch.float8_e4m3fn), "b": torch.ones(3), "c": torch.arange(3)})
+    assert filled == [torch.uint8, torch.float32]
+
+
+def test_a_floor_of_the_contract_allows_what_the_dtype_alone_would_not():
+    def off_by(share):
+        return lambda w, s: lambda step: append(w, s)(step) * (1 + share)
+
+    def judged(allowed, share):
+        contract = replace(APPEND, allowed=lambda shape: allowed)
+        side = Side(contract, "plain", append, LogShape(), "cpu", 0)
+        return verify.check(off_by(share)(side.weights, LogShape())(clone(side.inputs)), side.truth)
+
+    assert judged((1e-3, 1e-2), 5e-4).error == pytest.approx(5e-4, rel=0.01)
+    for allowed, share in ((None, 5e-4), ((1e-3, 1e-2), 2e-3)):
+        with pytest.raises(verify.Incorrect, match=r"relative Frobenius"):
+            judged(allowed, share)
+    with pytest.raises(verify.Incorrect, match=r"an element of"):
+        judged((1e-3, 1e-5), 5e-4)
+    strict, loose = (verify.least_limit(torch.float32, allowed) for allowed in (None, (0.0, 0.0)))
+    assert strict == loose and strict.error > 0

@@ -178,7 +178,7 @@ def test_a_grid_lists_what_could_not_run_apart_with_its_reason(view: View) -> No
     assert "Could not run here" in rest and "<b>mla/flash_mla</b>: decode only" in rest
 
 
-def test_a_slice_of_a_model_is_in_the_table_and_not_drawn(tmp_path: Path, view: View) -> None:
+def test_other_models_are_in_the_table_and_not_drawn(tmp_path: Path, view: View) -> None:
     part = [replace(r, model="v3-tp8", case=r.case.replace("v3", "v3-tp8")) for r in at(view, 512)]
     both, alone = view_of(tmp_path / "both", [*at(view, 512), *part]), view_of(tmp_path / "alone", part)
     plot = cache_plot(both, cache_rows(both))

@@ -13,19 +13,33 @@ from pathlib import Path
 import pytest
 
 from harness.record import slug
+from reports import website
+from tests.reports import made_ffn, made_linear
 from tests.reports.conftest import Built
 
 BROWSER = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
 )
 GPU = "2026-03-01T10-00-00-gpu"
-PAGES = [f"{GPU}/attention.html", f"{GPU}/environment.html", f"{GPU}/case/{slug('attention.decode/v3/b16-s4096')}.html"]
+PAGES = [f"{GPU}/attention.html", f"{GPU}/environment.html", f"{GPU}/case/{slug('attention.decode/v3/b16-s4096')}.html",
+         "ffn/ffn.html", "linear/linear.html"]  # fmt: skip
 PROBE = """<script>addEventListener("load", function () { setTimeout(function () {
   var wide = document.documentElement.scrollWidth - document.documentElement.clientWidth;
   var boxes = Array.from(document.querySelectorAll(".plot")).filter(function (b) { return !b.closest("[hidden]"); });
   var drawn = boxes.filter(function (b) { return b.querySelectorAll("svg.main-svg").length; });
   document.body.dataset.probe = [boxes.length, drawn.length, wide].join(" ");
 }, 1500); });</script>"""
+
+
+@pytest.fixture(scope="module")
+def built(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """The site of all made-up runs with one of the ffn and one of the linear study."""
+    top = tmp_path_factory.mktemp("browser")
+    folder = made_ffn.run(top / "ffn", "layers", "balance", "parallel", name="ffn")
+    second = made_linear.run(top / "linear", *made_linear.PARTS, name="linear")
+    found = website.find(top, top, [*(run.folder for run in built.found.runs), folder, second])
+    website.build(found, top / "site", top)
+    return Built(top / "site", found, {})
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium here")

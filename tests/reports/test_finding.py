@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from harness.metrics import COMMON
 from harness.record import Header, Record, RunWriter
-from reports import website
+from reports import contest, website
 from reports.__main__ import main
-from tests.reports import made
+from reports.facts import Case
+from reports.markup import Html
+from reports.view import View
+from tests.reports import made, made_ffn
 
 
 def tool(top: Path, *words: str) -> int:
@@ -46,6 +50,37 @@ def test_the_newest_run_and_every_recorded_and_named_one(tmp_path: Path) -> None
     origins = dict(zip((run.header.run for run in found.runs), found.origins, strict=True))
     assert origins == {"new": "newest", "mine": "named", "kept": "recorded", "other": "recorded"}
     assert found.problems == []
+
+
+def test_what_the_newest_run_lacks_comes_from_earlier_ones(tmp_path: Path) -> None:
+    import os
+
+    runs = {"oldest": made.cpu_run, "old": made.cpu_run, "toy": made.toy_run, "newest": made.toy_run}
+    for age, (name, make) in enumerate(runs.items()):
+        make(tmp_path / "runs" / name)
+        os.utime(tmp_path / "runs" / name / "run.jsonl", (age, age))
+    found = website.find(tmp_path / "runs", tmp_path / "none")
+    assert sorted(run.folder.name for run in found.runs) == ["newest", "old"]
+    assert set(found.origins) == {"newest"}
+
+
+def test_a_short_form_does_not_stand_for_the_long_command(tmp_path: Path) -> None:
+    import os
+
+    for age, (name, record, command) in enumerate(
+        [
+            ("longest", made_ffn.arm("none"), {"command": "make balance"}),
+            ("long", made_ffn.arm("none"), {"command": "make balance"}),
+            ("short", made_ffn.trial("none"), {}),
+        ]
+    ):
+        header = made.header(name, "cpu")
+        writer = RunWriter(tmp_path / "runs" / name)
+        writer.header(replace(header, options={**header.options, **command}))
+        writer.record(record, made_ffn.METRICS)
+        os.utime(tmp_path / "runs" / name / "run.jsonl", (age, age))
+    found = website.find(tmp_path / "runs", tmp_path / "none")
+    assert sorted(run.folder.name for run in found.runs) == ["long", "short"]
 
 
 def test_one_run_in_two_places_is_shown_once(tmp_path: Path) -> None:
@@ -132,3 +167,25 @@ def test_two_runs_of_one_name_have_two_folders(tmp_path: Path) -> None:
 def test_serving_needs_a_site(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["serve", "--out", str(tmp_path)]) == 2
     assert "Build it first" in capsys.readouterr().err
+
+
+def test_a_run_whose_pages_cannot_be_made_costs_only_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, make in (("bad", made.cpu_run), ("good", made.toy_run)):
+        make(tmp_path / "recorded" / name)
+    page = contest.page
+
+    def failing(view: View, case: Case) -> Html:
+        if "attention" in view.studies():
+            raise KeyError("no such sample")
+        return page(view, case)
+
+    monkeypatch.setattr(contest, "page", failing)
+    assert tool(tmp_path) == 0
+    said = capsys.readouterr().out
+    assert ": its pages could not be made: KeyError: 'no such sample'" in said
+    assert "from 1 run." in said
+    monkeypatch.setattr(contest, "page", lambda view, case: 1 / 0)
+    assert tool(tmp_path) == 2
+    assert "no run could be shown" in capsys.readouterr().err

@@ -64,6 +64,8 @@ def test_no_ratio_is_taken_across_machines(tmp_path: Path) -> None:
     )
     pages = build(tmp_path)
     assert {"run-one/attention.html", "run-two/attention.html"} < set(pages)
+    ledger = pages.pop("claims.html")  # quotes ratios, and measured none
+    assert "Measured here" not in ledger and "of these runs decide none" in ledger
     for name, text in pages.items():
         values = re.findall(r"[\d.]+\N{MULTIPLICATION SIGN}", text.split("<main")[1])
         assert not values, f"{name}: {values}"

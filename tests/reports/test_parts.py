@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from harness.record import Record
+from harness.units import MISSING
+from reports.contest import ended
 from reports.figure import log_axis
 from reports.markup import Html, data, join, tag
 from reports.palette import DASHES, HUES, Palette
@@ -58,3 +60,10 @@ def test_thinning_keeps_order_first_and_last(count: int) -> None:
 def test_drift_is_the_move_of_the_median() -> None:
     assert drift(np.array([1.0, 1.0, 1.1, 1.1])) == pytest.approx(0.1)
     assert drift(np.array([5.0])) == 0.0
+
+
+def test_what_stopped_a_contest_is_told_with_its_share_of_the_budget() -> None:
+    assert ended({"stopped": "budget", "given_s": 11.5, "preparing_s": 2.0}) == "budget, 11.5 s"
+    assert ended({"stopped": "narrow", "given_s": 11.5}) == "narrow"
+    assert ended({"stopped": "budget"}) == "budget"
+    assert ended({}) == MISSING

@@ -103,11 +103,11 @@ def short_plan() -> Plan:
     return Plan("short", shape, recipe, 32, arms=("none", "bias"), steps=60, stops=4, threads=1)
 
 
-def bench_plan() -> Plan:
+def tier_plan() -> Plan:
     """Two arms of a model of half the hidden size and two mixtures for 240 steps of 256 bytes, in 20 seconds."""
     shape = small_shape(hidden=64, layers=3, head_dim=16, width=32)
     recipe = Recipe(steps=0, batch=4, length=64, rate=4e-3)
     return Plan("bench", shape, recipe, 32, arms=("none", "bias"), steps=240, threads=1)
 
 
-PLANS = {"cpu": cpu_plan, "gpu": gpu_plan, "short": short_plan, "bench": bench_plan}
+PLANS = {"cpu": cpu_plan, "gpu": gpu_plan, "short": short_plan, "bench": tier_plan}

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
-from benches.arms import bench_plan, short_plan
+from benches.arms import tier_plan, short_plan
 from benches.mixtures import RECORDED, Skew, ffn_shape, token_shape
 from benches.tiers import tiered
 from harness import Workload
@@ -157,7 +157,7 @@ def workloads(model: str | None) -> list[Workload]:
     }
     if model is None:
         tiers["smoke"].append(short_plan().trial())
-        tiers["cpu"].append(bench_plan().trial())
+        tiers["cpu"].append(tier_plan().trial())
         tiers["gpu"] += small_gpu(small)
         for name in NEIGHBOURS:
             neighbour = Model(*ffn_shape(name))

@@ -101,8 +101,7 @@ def blockwise(a: Quantized, b: Quantized, out: torch.dtype) -> Tensor:
     """a b^T with tiles of a, and tiles or blocks of b, by cuBLAS."""
     kinds = {"tile": F.ScalingType.BlockWise1x128, "block": F.ScalingType.BlockWise128x128}
     b = block_scales(b)
-    scale_b = b.scale.T if b.grain == "block" else b.scale
-    return F.scaled_mm(a.payload, b.payload.T, a.scale.T, kinds[a.grain], scale_b, kinds[b.grain], output_dtype=out)
+    return F.scaled_mm(a.payload, b.payload.T, a.scale.T, kinds[a.grain], b.scale.T, kinds[b.grain], output_dtype=out)
 
 
 def _fprop(w: Quantized, shape: LinearShape, multiply: Product) -> Callable[[FpropInputs], Tensor]:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
-from benches.arms import tier_plan, short_plan
+from benches.arms import short_plan, tier_plan
 from benches.mixtures import RECORDED, Skew, ffn_shape, token_shape
 from benches.tiers import tiered
 from harness import Workload

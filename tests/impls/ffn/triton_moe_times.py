@@ -25,6 +25,7 @@ load("impls")
 from impls.ffn import cost, grouped_mm, topk, triton_grouped, triton_moe, triton_train
 from impls.ffn.inputs import Permuted, draw_experts, draw_permute, draw_select, draw_tokens, draw_train
 from impls.ffn.layers import train_with
+from impls.ffn.routing import Routing
 from impls.ffn.routing import route as plain_route
 from impls.ffn.shape import FfnShape, Router, TokenShape
 from impls.ffn.triton_grouped import LARGE, MIDDLE, SMALL, Launch, Tile
@@ -102,6 +103,13 @@ def layers(bench: Bench, label: str, model: FfnShape, sizes: tuple[tuple[int, fl
 
         agree(f"{name} experts", experts, library)
         bench.line(f"{name} experts", experts, library, cost.experts(shape, "moe"))
+
+        given = triton_moe.route(x_MD, w.router)
+
+        def mixed(x_MD: torch.Tensor = x_MD, given: Routing = given) -> torch.Tensor:
+            return triton_moe.mixed(x_MD, given, *routed_w)
+
+        bench.line(f"{name} mixed, routing given", mixed, None, cost.experts(shape, "moe"))
 
         def layer(x_MD: torch.Tensor = x_MD) -> torch.Tensor:
             return triton_moe.forward(w, x_MD)

@@ -121,8 +121,9 @@ class Operation:
     facts            (shape, technique) -> analytic values of `metrics`
     series           (shape, technique) -> lists of numbers by name that pages draw, for example tokens by expert;
                      lists of whole numbers, and facts of metrics declared exact, are in the exact gate's baseline
-    allowed          shape -> (Frobenius, worst element) error that always passes, or None: a floor under both limits of
-                     a result, for arithmetic that the hardware rounds more than the reference in its own dtype does
+    allowed          (shape, device) -> (Frobenius, worst element) error that always passes, or None: a floor under both
+                     limits of a result, for arithmetic that the hardware rounds more than the reference in its own
+                     dtype does
     variants         shape -> {metric: other shape}: report the distance of the two shapes' true results, for example
                      of a quantized cache from the exact one, both drawn with the same seed
     trial            what makes it a trial; None: calls that are repeated
@@ -143,7 +144,7 @@ class Operation:
     metrics: tuple[Metric, ...] = ()
     facts: Callable[[Any, str], Mapping[str, float]] = field(default=lambda shape, technique: {})
     series: Callable[[Any, str], Mapping[str, Sequence[float]]] = field(default=lambda shape, technique: {})
-    allowed: Callable[[Any], tuple[float, float] | None] = field(default=lambda shape: None)
+    allowed: Callable[[Any, str], tuple[float, float] | None] = field(default=lambda shape, device: None)
     variants: Callable[[Any], Mapping[str, Any]] = field(default=lambda shape: {})
     trial: Trial | None = None
 

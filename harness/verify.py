@@ -93,7 +93,7 @@ def compute_truth(operation: Operation, setup: Setup, weights: Any, inputs: Any,
     own = calling(setup(weights, shape)).call
     values, written = _run(operation, exact, inputs, wide)
     own_values, own_written = _run(operation, own, inputs, None)
-    least = least_limit(dtype, operation.allowed(shape))
+    least = least_limit(dtype, operation.allowed(shape, device))
     limits = {}
     for group, reference in ((values, own_values), (written, own_written)):
         for name, truth in group.items():

@@ -110,7 +110,7 @@ def _grouped(w: Quantized, shape: Any) -> Prepared:
 
     def call(inputs: GroupedInputs) -> Tensor:
         x = numbers(inputs.x)
-        result = torch.empty(len(x), experts[0].shape[1])
+        result = x.new_empty(len(x), experts[0].shape[1])
         for group, start, end in spans(inputs.ends_E):
             torch.mm(x[start:end], experts[group], out=result[start:end])
         return result
@@ -128,7 +128,7 @@ def grouped_wgrad(w: None, shape: Any) -> Prepared:
 
     def call(inputs: Any) -> Tensor:
         dy, x = numbers(inputs.dy), numbers(inputs.x)
-        result = torch.empty(shape.groups, len(dy), len(x))
+        result = dy.new_empty(shape.groups, len(dy), len(x))
         for group, start, end in spans(inputs.ends_E):
             torch.mm(dy[:, start:end], x[:, start:end].T, out=result[group])
         return result

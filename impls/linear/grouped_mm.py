@@ -30,6 +30,11 @@ def unaligned(shape: GroupedShape) -> str | None:
     return None
 
 
+def narrow(shape: GroupedShape) -> str | None:
+    """The same for FP8, which gives BF16 whatever is asked for."""
+    return "_scaled_grouped_mm gives BF16, not FP32" if shape.dtype == "float32" else None
+
+
 _same = {"technique": "bf16", "kind": "library", "name": NAME, "supports": unaligned}
 
 
@@ -66,6 +71,11 @@ def _scaled(w: Quantized, shape: GroupedShape) -> Callable[[GroupedInputs], Tens
 
 
 for _operation in ("linear.grouped", "linear.grouped_dgrad"):
-    implementation(_operation, technique="fp8-row", kind="library", name="scaled-grouped-mm", needs=("cuda", "sm_90"))(
-        _scaled
-    )
+    implementation(
+        _operation,
+        technique="fp8-row",
+        kind="library",
+        name="scaled-grouped-mm",
+        needs=("cuda", "sm_90"),
+        supports=narrow,
+    )(_scaled)

@@ -260,7 +260,7 @@ def test_a_floor_of_the_contract_allows_what_the_dtype_alone_would_not():
         return lambda w, s: lambda step: append(w, s)(step) * (1 + share)
 
     def judged(allowed, share):
-        contract = replace(APPEND, allowed=lambda shape: allowed)
+        contract = replace(APPEND, allowed=lambda shape, device: allowed)
         side = Side(contract, "plain", append, LogShape(), "cpu", 0)
         return verify.check(off_by(share)(side.weights, LogShape())(clone(side.inputs)), side.truth)
 

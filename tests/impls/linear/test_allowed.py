@@ -65,14 +65,15 @@ def test_without_the_floor_a_promoted_sum_fails(registry, draw):
     operation, shape = registry.operations["linear.wgrad"], LinearShape(256, 32, 32)
     w, x = draw(operation, shape, "fp8")
     reference = registry.reference(operation.name, "fp8").setup
-    for allowed, passes in ((operation.allowed, True), (lambda shape: None, False)):
+    for allowed, passes in ((operation.allowed, True), (lambda shape, device: None, False)):
         truth = verify.compute_truth(replace(operation, allowed=allowed), reference, w, x, shape, "cpu")
         with contextlib.nullcontext() if passes else pytest.raises(verify.Incorrect, match="relative Frobenius"):
             verify.check(core(True, 13)(x.dy, x.x), truth)
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_sums_in_fp32_have_no_floor(name, registry):
+def test_sums_in_fp32_have_no_floor_but_on_a_gpu(name, registry):
     operation, (shape, _) = registry.operations[f"linear.{name}"], CALLS[name]
-    assert operation.allowed(shape) == (2**-10, 2**-6)
-    assert operation.allowed(replace(shape, dtype="float32")) is None
+    assert operation.allowed(shape, "cpu") == operation.allowed(shape, "cuda") == (2**-10, 2**-6)
+    assert operation.allowed(replace(shape, dtype="float32"), "cuda") == (2**-10, 2**-6)
+    assert operation.allowed(replace(shape, dtype="float32"), "cpu") is None

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from harness import implementation
 
 from ..triton_jit import TensorDescriptor
 from . import triton_gemm_kernels as kernels
+from . import triton_split
 from .inputs import DgradInputs, FpropInputs, GroupedInputs, GroupedWgradInputs, WgradInputs
 from .quantize import Quantized
 from .shape import TILE, GroupedShape, LinearShape
@@ -122,9 +123,16 @@ def launch(kernel: Any, a: Quantized, b: Quantized, out: Tensor, ends_E: Tensor 
 
 
 def multiply(a: Quantized, b: Quantized, out: torch.dtype, block: Block | None = None) -> Tensor:
-    """a b^T [R, S] with tiles of a, and blocks or tiles of b."""
-    rows, columns = len(a.payload), len(b.payload)
+    """a b^T [R, S] with tiles of a, and blocks or tiles of b. Unless a `block` is given, few of them are divided."""
+    (rows, length), columns = a.payload.shape, len(b.payload)
     result = torch.empty(rows, columns, dtype=out, device=a.payload.device)
+    plan = None
+    if block is None and b.grain == "block":
+        plan = triton_split.plan_for(rows, columns, length, processors(result.device))
+    if plan is not None:
+        a, b = (replace(one, payload=aligned_operand(one.payload)) for one in (a, b))
+        triton_split.launch(a, b, result, plan)
+        return result
     block = block or block_for(rows, columns, processors(result.device))
     launch(kernels.by_blocks if b.grain == "block" else kernels.by_tiles, a, b, result, None, block)
     return result

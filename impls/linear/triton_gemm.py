@@ -1,10 +1,10 @@
 """FP8 products by persistent Triton kernels, promoted to FP32 every 128 elements: forward, dgrad, wgrad, and grouped.
 
-Any M, N and K: an operand whose rows do not begin at multiples of 16 bytes is copied to longer rows first.
-Wins over a kernel that a library chose for square sizes where few rows leave processors idle: blocks become narrower
-until there is one for each. Loses to kernels that share an operand among clusters of processors, which Triton cannot
-(DeepGEMM), and where warps wait for each other three times a step. Launches follow from sizes alone; of groups only
-their number is known to the host.
+Any M, N and K: an operand whose rows do not begin at multiples of 16 bytes is copied to longer rows first. Products by
+blocks of the weight whose result has few blocks are left to `triton_split.py`, which divides the summed axis; elsewhere
+blocks become narrower until there is one for each processor. Loses to kernels that share an operand among clusters of
+processors, which Triton cannot (DeepGEMM), and where warps wait for each other three times a step. Launches follow from
+sizes alone; of groups only their number is known to the host.
 Shape suffixes: M rows, N outs, K ins; R rows of a, S rows of b, L summed; P rows sorted by group, E groups.
 """
 
@@ -55,13 +55,16 @@ class Block:
 
 
 SQUARE = Block(128, 128, 4, 8)
-FEW = (Block(64, 128, 5, 4), Block(64, 64, 6, 4, 2), Block(64, 32, 8, 4, 2))
+FEW = (Block(64, 128, 3, 4, 2), Block(64, 64, 6, 4, 2), Block(64, 32, 8, 4, 2))
 BLOCKS = (SQUARE, *FEW)  # the widest first
 
 
-def block_for(rows: int, columns: int, processors: int) -> Block:
-    """The widest block of which there are enough for the processors, and none twice as high as the rows."""
-    able = FEW if rows <= 64 else BLOCKS
+def block_for(rows: int, columns: int, processors: int, tiles: bool = False) -> Block:
+    """The widest block of which there are enough for the processors, and none twice as high as the rows.
+
+    With `tiles` of both operands there is more to add in a step, which two lower blocks do in turn.
+    """
+    able = FEW if rows <= 64 or tiles else BLOCKS
     return next((one for one in able if number(rows, columns, one) >= FILLED * processors), able[-1])
 
 
@@ -133,7 +136,7 @@ def multiply(a: Quantized, b: Quantized, out: torch.dtype, block: Block | None =
         a, b = (replace(one, payload=aligned_operand(one.payload)) for one in (a, b))
         triton_split.launch(a, b, result, plan)
         return result
-    block = block or block_for(rows, columns, processors(result.device))
+    block = block or block_for(rows, columns, processors(result.device), b.grain == "tile")
     launch(kernels.by_blocks if b.grain == "block" else kernels.by_tiles, a, b, result, None, block)
     return result
 
@@ -152,7 +155,7 @@ def multiply_between(a: Quantized, b: Quantized, ends_E: Tensor, block: Block | 
     """a b^T over each group's part of the summed axis, [E, R, S] in FP32; zeros for a group that has none."""
     rows, columns, groups = len(a.payload), len(b.payload), len(ends_E)
     result = torch.empty(groups, rows, columns, dtype=torch.float32, device=a.payload.device)
-    block = block or block_for(rows, groups * columns, processors(result.device))
+    block = block or block_for(rows, groups * columns, processors(result.device), tiles=True)
     launch(kernels.by_tiles, a, b, result, ends_E, block)
     return result
 

@@ -4,10 +4,10 @@
     by_tiles     a_RL b_SL^T     tiles of both, FP32 result: wgrad; GROUPED: the summed axis belongs to experts
 
 One step sums 128 elements in the tensor core and adds them, times both scales, to sums in FP32: as far as the tensor
-core may be trusted (`tensor_core.py`) and as far as a scale reaches. Scales are loaded one step ahead. Programs take
-every so-many-th block of the result, GROUP blocks of rows down before the next columns, so that those at work at one
-time share both operands in L2. Operands are descriptors, copied asynchronously, and so is the result
-where its rows begin at multiples of 16 bytes.
+core may be trusted (`tensor_core.py`) and as far as a scale reaches. Scales are loaded ahead: two steps, or one where
+both operands have a scale a row. Programs take every so-many-th block of the result, GROUP blocks of rows down before
+the next columns, so that those at work at one time share both operands in L2. Operands are descriptors, copied
+asynchronously, and so is the result where its rows begin at multiples of 16 bytes.
 Shape suffixes: R rows of a, S rows of b, L summed, E groups; a block's M rows, N columns, K = 128 summed.
 """
 
@@ -78,11 +78,15 @@ def by_blocks(
         r = row + tl.arange(0, M)
         b_scales_ptr = b_scale_ptr + block * steps
         total_MN = tl.zeros([M, N], tl.float32)
+        second = tl.minimum(1, steps - 1)
         a_next, b_next = _scales(a_scale_ptr, 0, r, rows), tl.load(b_scales_ptr)
+        a_then, b_then = _scales(a_scale_ptr, second, r, rows), tl.load(b_scales_ptr + second)
         for step in tl.range(0, last, num_stages=STAGES):
             scale_M = a_next * b_next
-            following = tl.minimum(step + 1, steps - 1)
-            a_next, b_next = _scales(a_scale_ptr, following, r, rows), tl.load(b_scales_ptr + following)
+            # Triton pipelines no loop that hands a value on as it is, hence the zeros.
+            a_next, b_next = a_then + 0.0, b_then + 0.0
+            following = tl.minimum(step + 2, steps - 1)
+            a_then, b_then = _scales(a_scale_ptr, following, r, rows), tl.load(b_scales_ptr + following)
             total_MN += tl.dot(a.load([row, step * 128]), b.load([first + column, step * 128]).T) * scale_M[:, None]
         _store(out, total_MN, 0, row, rows, column, columns, M, N, TMA)
 

@@ -1,10 +1,10 @@
 """FP8 products whose result has too few blocks for all processors: the summed axis is divided among programs too.
 
 Wins at few rows, where time is what the weight takes to come from memory and every processor must ask for a part of
-it, and wherever whole blocks would leave many processors idle. Loses to the persistent kernels where blocks are plenty:
-small blocks read both operands more often. Slices and parts follow from sizes alone, by a model of the time that was
-fitted to an H200. The launch that adds parts up begins before the other ends. Nothing is counted, so nothing is left
-behind for the next call, and results are the same every time.
+it. Wins undivided too, up to a few blocks a processor: three programs share one, and some add while others multiply.
+Loses to the persistent kernel where much is summed, for small blocks read operands more often. Slices and parts follow
+from sizes alone, by a model of the time that was fitted to an H200. The launch that adds parts up begins before the
+other ends. Nothing is counted, so nothing is left behind for the next call, and results are the same every time.
 Shape suffixes: M rows, N outs, K ins.
 """
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from torch import Tensor, empty, float32
@@ -23,11 +24,12 @@ from .quantize import Quantized
 from .shape import TILE
 
 ELEMENTS = 512  # of a program that adds parts up
-MOST_PARTS = 16
-FEW = 2.0  # blocks of 128 x 128 a processor, up to which results are few
-FILL_NS = 2680.0  # for programs that begin after others have ended
-SETTLE_NS = 1240.0  # for a second launch
-SETTLE_NS_BYTE = 0.54e-3  # for a byte of a part, written and read
+MOST_PARTS = 14
+FEW = 6  # blocks of 128 x 128 a processor, up to which results are few
+LONG = 8192  # elements summed; beyond, a block a processor is enough for the persistent kernel
+FILL_NS = 2680.0  # until programs that begin at one time have their first operands, and their results are written
+ADD_NS = 1240.0  # for a second launch
+ADD_NS_BYTE = 0.54e-3  # for a byte of a part, written and read
 
 
 @dataclass(frozen=True)
@@ -60,15 +62,16 @@ class Plan:
 
     def nanoseconds(self, rows: int, columns: int, length: int, processors: int) -> float:
         """About what it takes, but for what every launch takes."""
-        programs = self.slice.blocks(rows, columns) * self.parts
-        steps = math.ceil(math.ceil(length / TILE) / self.parts)
-        each = max(self.slice.alone_ns, math.ceil(programs / processors) * self.slice.busy_ns)
-        settle = SETTLE_NS + 4 * self.parts * rows * columns * SETTLE_NS_BYTE if self.parts > 1 else 0
-        return math.ceil(programs / (self.slice.programs * processors)) * FILL_NS + steps * each + settle
+        one, steps = self.slice, math.ceil(math.ceil(length / TILE) / self.parts)
+        turns, rest = divmod(one.blocks(rows, columns) * self.parts, one.programs * processors)
+        time = ADD_NS + 4 * self.parts * rows * columns * ADD_NS_BYTE if self.parts > 1 else 0.0
+        for programs, times in ((one.programs, turns), (math.ceil(rest / processors), int(rest > 0))):
+            time += times * (FILL_NS + steps * max(one.alone_ns, programs * one.busy_ns))
+        return time
 
 
 SLICES = {
-    16: (Slice(16, 128, 4, 3, 440, 360, turned=True),),
+    16: (Slice(16, 128, 4, 3, 440, 300, turned=True),),
     32: (Slice(32, 64, 4, 4, 360, 170, turned=True),),
     64: (Slice(64, 64, 4, 3, 400, 230), Slice(64, 128, 4, 2, 360, 320)),
     128: (Slice(128, 64, 4, 2, 400, 280), Slice(64, 128, 3, 3, 550, 220)),
@@ -84,10 +87,11 @@ def plans(rows: int, columns: int, length: int, processors: int) -> Iterator[Pla
             yield Plan(one, parts)
 
 
+@lru_cache(maxsize=1024)
 def plan_for(rows: int, columns: int, length: int, processors: int) -> Plan | None:
     """The fastest by the model; None where there is no more than one step to sum, or blocks are plenty."""
     blocks = math.ceil(rows / TILE) * math.ceil(columns / TILE)
-    if not blocks or length <= TILE or blocks > FEW * processors:
+    if not blocks or length <= TILE or blocks > (FEW if length <= LONG else 1) * processors:
         return None
     sizes = rows, columns, length, processors
     return min(plans(*sizes), key=lambda plan: plan.nanoseconds(*sizes))
@@ -117,7 +121,7 @@ def launch(a: Quantized, b: Quantized, out: Tensor, plan: Plan) -> None:
     )
     if plan.parts > 1:
         options: dict[str, Any] = {"launch_pdl": True} if early else {}
-        kernels.settle[(math.ceil(out.numel() / ELEMENTS),)](
+        kernels.add_parts[(math.ceil(out.numel() / ELEMENTS),)](
             summed,
             out,
             out.numel(),

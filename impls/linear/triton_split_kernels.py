@@ -1,7 +1,7 @@
 """Triton kernels of products of FP8 operands whose result has few blocks: the summed axis is divided among programs.
 
     split     a_RL w_SL^T     tiles of a, blocks of w; each program sums one part of the steps of one block
-    settle    adds the parts up, in their order, so that results are the same every time
+    add_parts adds the parts up, in their order, so that results are the same every time
 
 One step sums 128 elements in the tensor core and adds them, times both scales, to sums in FP32. Scales are loaded four
 steps ahead: only one ahead, each step takes as long as memory takes to answer. TURNED multiplies w a^T, so that the 64
@@ -57,7 +57,7 @@ def split(
 
 
 @jit
-def settle(parts_ptr, out_ptr, length, parts, P: tl.constexpr, E: tl.constexpr, EARLY: tl.constexpr):
+def add_parts(parts_ptr, out_ptr, length, parts, P: tl.constexpr, E: tl.constexpr, EARLY: tl.constexpr):
     """out [L], the sum of `parts`, at most P, of [parts, L] in FP32."""
     element, part = tl.program_id(0) * E + tl.arange(0, E), tl.arange(0, P)
     if EARLY:

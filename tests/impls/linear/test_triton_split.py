@@ -21,7 +21,7 @@ load("impls")
 
 from impls.linear import triton_gemm
 from impls.linear.quantize import E4M3, Quantized
-from impls.linear.triton_split import MOST_PARTS, SLICES, Plan, Slice, launch, plan_for
+from impls.linear.triton_split import FEW, LONG, MOST_PARTS, SLICES, Plan, Slice, launch, plan_for
 from tests.impls.child import require_passed_in_the_interpreter
 
 REGISTERS, SHARED_MEMORY, RESERVED = 65_536, 233_472, 1024  # of a processor; of that a program loses the last
@@ -37,7 +37,7 @@ def test_in_the_interpreter():
 def test_parts_are_no_more_than_steps_and_are_resident_at_once(rows, columns, length, processors):
     plan = plan_for(rows, columns, length, processors)
     if plan is None:
-        assert math.ceil(rows / 128) * math.ceil(columns / 128) > processors
+        assert math.ceil(rows / 128) * math.ceil(columns / 128) > (FEW if length <= LONG else 1) * processors
         return
     programs = plan.slice.blocks(rows, columns) * plan.parts
     assert 1 <= plan.parts <= min(MOST_PARTS, math.ceil(length / 128))
@@ -55,7 +55,7 @@ def test_few_blocks_of_many_steps_are_divided_over_most_of_the_machine(rows, out
 
 def test_one_step_and_plenty_of_blocks_are_left_to_the_others():
     assert plan_for(0, 128, 256, 132) is plan_for(64, 0, 256, 132) is plan_for(64, 128, 128, 132) is None
-    assert plan_for(4096, 7168, 2048, 132) is None
+    assert plan_for(8192, 7168, 2048, 132) is plan_for(1024, 7168, 16384, 132) is None
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_slices_compile_and_are_resident_as_often_as_they_say(one: Slice, compil
     a, b = operand(one.rows, 7168, "tile"), operand(2112, 7168, "block")
     for out, parts in ((torch.bfloat16, 1), (torch.bfloat16, 4), (torch.float32, 7)):
         launch(a, b, torch.empty(one.rows, 2112, dtype=out, device="meta"), Plan(one, parts))
-    assert [kernel.name for kernel in compiled] == ["split", "split", "settle", "split", "settle"]
+    assert [kernel.name for kernel in compiled] == ["split", "split", "add_parts", "split", "add_parts"]
     for kernel in compiled:
         found = resources(kernel)
         assert found["spilled"] == 0
@@ -96,9 +96,9 @@ def test_slices_compile_and_are_resident_as_often_as_they_say(one: Slice, compil
 
 def test_both_launches_overlap_where_there_are_parts(compiled):
     launch(*_small(), torch.empty(16, 256, device="meta"), Plan(EVERY[0], 2))
-    split, settle = compiled
-    assert "griddepcontrol.launch_dependents" in split.asm["ptx"] and "griddepcontrol.wait" in settle.asm["ptx"]
-    assert settle.metadata.launch_pdl
+    split, add = compiled
+    assert "griddepcontrol.launch_dependents" in split.asm["ptx"] and "griddepcontrol.wait" in add.asm["ptx"]
+    assert add.metadata.launch_pdl
     launch(*_small(), torch.empty(16, 256, device="meta"), Plan(EVERY[0], 1))
     assert "griddepcontrol" not in compiled[-1].asm["ptx"]
 
@@ -111,9 +111,9 @@ def test_what_is_multiplied_apart(compiled):
     triton_gemm.multiply(operand(64, 7168, "tile"), operand(2112, 7168, "block"), torch.bfloat16)
     triton_gemm.multiply(operand(1, 7167, "tile"), operand(2111, 7167, "block"), torch.float32)
     triton_gemm.multiply(operand(1024, 2048, "tile"), operand(2112, 2048, "block"), torch.bfloat16)
-    assert {kernel.name for kernel in compiled} == {"split", "settle"}
+    assert {kernel.name for kernel in compiled} == {"split", "add_parts"}
     compiled.clear()
     triton_gemm.multiply(operand(64, 7168, "tile"), operand(2112, 7168, "block"), torch.bfloat16, triton_gemm.FEW[0])
-    triton_gemm.multiply(operand(4096, 7168, "tile"), operand(7168, 7168, "block"), torch.bfloat16)
+    triton_gemm.multiply(operand(8192, 7168, "tile"), operand(7168, 7168, "block"), torch.bfloat16)
     triton_gemm.multiply(operand(64, 7168, "tile"), operand(2112, 7168, "tile"), torch.float32)
     assert [kernel.name for kernel in compiled] == ["by_blocks", "by_blocks", "by_tiles"]

@@ -2,8 +2,10 @@
 
 Wins over PyTorch's parts by not writing FP32 copies, magnitudes and spread scales; the transposed form by turning a
 square in shared memory instead of copying the matrix first; both forms of a gradient or a weight come from one reading.
-Loses nothing known but time to compile. Any number of rows and columns; rows that begin off multiples of 16 bytes are
-read in narrower pieces. Per-row and per-tensor scales are the reference's business.
+Loses time to compile, once for each number of columns in multiples of 128, and speed where a row of an RMSNorm is
+longer than 32768, which no longer fits into the registers of sixteen warps. Up to 2^23 rows, any number of columns.
+Rows that begin off multiples of 16 bytes are read in narrower pieces, and such turned payloads are copied once more.
+Per-row and per-tensor scales are the reference's business.
 Shape suffixes: M rows, C columns, U columns of the input; R rows, L summed.
 """
 
@@ -11,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -26,23 +28,34 @@ from .shape import TILE, QuantizeShape
 
 NEEDS = ("cuda", "sm_90", "triton")
 ALIGNED = 16  # bytes
+MOST_WARPS = 16
 
 
 @dataclass(frozen=True)
 class Program:
-    """Rows and tiles of a program of `tiles` and `normed`, or columns of one of `squares`; warps."""
+    """Rows and tiles of a program of `tiles`, and warps. `normed` takes whole rows, at least one, of as many tiles,
+    and more warps for longer ones."""
 
     rows: int
     tiles: int
     warps: int
 
-    def constants(self) -> dict[str, int]:
-        """As the kernels of tiles take them."""
-        return {"M": self.rows, "T": self.tiles, "num_warps": self.warps}
+
+@dataclass(frozen=True)
+class Square:
+    """Columns of a program of `squares`, its warps, neighbours that a thread reads in a row (0: 16 bytes of them), and
+    the registers that a thread may take, by which more programs fit into a processor."""
+
+    columns: int
+    warps: int
+    run: int = 0
+    registers: int | None = None
 
 
-FLAT, NORMED = Program(16, 2, 4), Program(4, 4, 4)
-TURNED, SQUARE = (64, 8), (128, 16)  # columns, warps
+FLAT, NORMED = Program(16, 2, 4), Program(64, 1, 4)
+BLOCKS, BOTH_BLOCKS = Square(128, 4), Square(128, 8)
+BOTH_TILES, BOTH_TILES_WIDE = Square(128, 4, 8, 160), Square(128, 8)
+TURNED, KEPT = Square(64, 4, 4, 80), Square(64, 4, 4)
 
 
 def count(length: int) -> int:
@@ -75,9 +88,20 @@ def tiles(
     rows, columns = x_MU.shape[0], x_MU.shape[1] // (2 if silu else 1)
     made = empty(rows, columns, "tile", x_MU, aligned)
     grid = (math.ceil(rows / program.rows), math.ceil(count(columns) / program.tiles))
-    words = {"SILU": silu, "POWER_OF_TWO": power_of_two, **program.constants()}
     strides = x_MU.stride(0), made.payload.stride(0)
-    kernels.tiles[grid](x_MU, made.payload, made.scale, rows, columns, *strides, **words)
+    kernels.tiles[grid](
+        x_MU,
+        made.payload,
+        made.scale,
+        rows,
+        columns,
+        *strides,
+        SILU=silu,
+        POWER_OF_TWO=power_of_two,
+        M=program.rows,
+        T=program.tiles,
+        num_warps=program.warps,
+    )
     return made
 
 
@@ -85,9 +109,23 @@ def normed(x_MC: Tensor, weight_C: Tensor, power_of_two: bool, program: Program 
     """1 x 128 tiles of the RMSNorm of x [M, C]."""
     rows, columns = x_MC.shape
     made = empty(rows, columns, "tile", x_MC)
-    words = {"POWER_OF_TWO": power_of_two, **program.constants()}
-    grid = (math.ceil(rows / program.rows),)
-    kernels.normed[grid](x_MC, weight_C, made.payload, made.scale, rows, columns, EPS, **words)
+    room = 1 << max(count(columns) - 1, 0).bit_length()
+    held = program.rows * program.tiles
+    some, warps = max(1, held // room), min(MOST_WARPS, program.warps * max(1, room // held))
+    kernels.normed[(math.ceil(rows / some),)](
+        x_MC,
+        weight_C,
+        made.payload,
+        made.scale,
+        rows,
+        columns,
+        EPS,
+        POWER_OF_TWO=power_of_two,
+        M=some,
+        T=room,
+        WIDTH=0 if columns % TILE else columns,
+        num_warps=warps,
+    )
     return made
 
 
@@ -108,12 +146,12 @@ def squares(
     rows, columns = x_MC.shape
     grain = "block" if block else "tile"
     along = empty(rows, columns, grain, x_MC, aligned) if straight or block else None
-    across = empty(columns, rows, grain, x_MC, aligned) if turned else None
-    width, warps = launch or (SQUARE if block or straight else TURNED)
+    across = empty(columns, rows, grain, x_MC, aligned=True) if turned else None
     some = along or across
     assert some is not None, "neither straight nor turned is asked for"
     first, second = along or some, across or some
-    kernels.squares[(count(rows) * math.ceil(columns / width),)](
+    square = Square(*launch) if launch else _square(x_MC, block, straight, turned)
+    kernels.squares[(math.ceil(columns / square.columns), count(rows))](
         x_MC,
         first.scale if kept_scale is None else kept_scale,
         first.payload,
@@ -130,10 +168,24 @@ def squares(
         STRAIGHT=straight,
         TURNED=turned,
         POWER_OF_TWO=power_of_two,
-        C=width,
-        num_warps=warps,
+        C=square.columns,
+        WIDTH=columns if rows % TILE == 0 and columns % TILE == 0 and x_MC.is_contiguous() else 0,
+        RUN=square.run,
+        num_warps=square.warps,
+        maxnreg=square.registers,
     )
+    if across is not None and not aligned:
+        across = replace(across, payload=across.payload.contiguous())  # a copy where rows are not aligned by themselves
     return along, across
+
+
+def _square(x_MC: Tensor, block: bool, straight: bool, turned: bool) -> Square:
+    """What was fastest on an H200, and what FP32 inputs leave registers for."""
+    if block:
+        return BOTH_BLOCKS if turned else BLOCKS
+    if straight:
+        return BOTH_TILES if x_MC.itemsize < 4 else BOTH_TILES_WIDE
+    return KEPT if x_MC.dtype == E4M3 else TURNED
 
 
 def blocks(x_RL: Tensor, power_of_two: bool) -> Quantized:

@@ -1,7 +1,7 @@
 """Triton kernels that quantize to FP8, to the bit as `quantize.py` defines it, reading and writing memory once.
 
     tiles      1 x 128 tiles of x, or of silu(gate) * up
-    normed     1 x 128 tiles of the RMSNorm of whole rows, which are read a second time from cache
+    normed     1 x 128 tiles of the RMSNorm of whole rows, which stay in registers
     squares    a square of 128 x 128: tiles or the block, straight and turned, both from one reading
 
 The largest magnitude is found among bits: of numbers that are not negative they are ordered alike, with infinity and
@@ -11,7 +11,9 @@ IEEE's quotient rounds to the same E4M3: x / s is either in the middle of two of
 at least 2^-6 epsilons away from where the FP32 quotient would become that middle, for x - s m of a middle m, which has
 5 bits, is a multiple of 2^-5 of what the last place of x is worth.
 What comes before quantizing is rounded to the input's dtype after each step, as PyTorch does.
-Shape suffixes: a program's M rows, T tiles, C columns, K = 128.
+A square is read as four, of rows 4 w, 4 w + 1, 4 w + 2 and 4 w + 3, so that four bytes of one column lie in one thread
+and make a word without an exchange; words are what shared memory turns, a quarter of the accesses that bytes take.
+Shape suffixes: a program's M rows, T tiles, C columns, W words of four rows, K = 128.
 """
 
 from __future__ import annotations
@@ -23,6 +25,18 @@ from ..triton_jit import jit, tl
 def _magnitude(x):
     """Bits without the sign."""
     return x.to(tl.int32, bitcast=True) & 0x7FFFFFFF
+
+
+@jit
+def _larger(x, y):
+    """The larger magnitude, or NaN: one instruction, which takes magnitudes by itself."""
+    return tl.maximum(tl.abs(x), tl.abs(y), propagate_nan=tl.PropagateNan.ALL)
+
+
+@jit
+def _largest(x):
+    """Bits of the largest magnitudes along the last axis."""
+    return tl.max(_magnitude(x), len(x.shape) - 1)
 
 
 @jit
@@ -43,9 +57,10 @@ def _quotient(x, scale):
     """x / scale, as near as E4M3 can tell; where the scale is infinite, 0 for finite x and NaN for others."""
     # By -1 and not by a minus, which is 0 - x: the sign of a zero is that of x, also where the scale is infinite.
     opposite = -1.0 / scale
-    by = tl.where(scale < float("inf"), scale, 0.0)
-    q = x * -1.0 * opposite
-    return tl.fma(tl.fma(q, by, -x), opposite, q)
+    by = tl.minimum(scale, 3.4028234663852886e38)
+    minus = x * -1.0
+    q = minus * opposite
+    return tl.fma(tl.fma(q, by, minus), opposite, q)
 
 
 @jit
@@ -73,7 +88,7 @@ def tiles(
         x_MTK = (gate * up).to(x_ptr.dtype.element_ty).to(tl.float32)
     else:
         x_MTK = tl.load(x_ptr + source, mask=inside, other=0.0).to(tl.float32)
-    scale_MT = _scale(tl.max(_magnitude(x_MTK), 2), POWER_OF_TWO)
+    scale_MT = _scale(_largest(x_MTK), POWER_OF_TWO)
     q_MTK = _quotient(x_MTK, scale_MT[:, :, None])
     tl.store(payload_ptr + target, q_MTK.to(payload_ptr.dtype.element_ty), mask=inside)
     there = (row < rows)[:, None] & (tile * 128 < columns)[None, :]
@@ -83,32 +98,84 @@ def tiles(
 @jit
 def normed(
     x_ptr, weight_ptr, payload_ptr, scale_ptr, rows, columns, eps,
-    POWER_OF_TWO: tl.constexpr, M: tl.constexpr, T: tl.constexpr,
+    POWER_OF_TWO: tl.constexpr, M: tl.constexpr, T: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
-    """Payload [rows, columns] and scales [columns / 128, rows] of x / rms(x) * weight."""
-    row = tl.program_id(0) * M + tl.arange(0, M)
-    start_M = row.to(tl.int64)[:, None, None] * columns
-    squares_MTK = tl.zeros([M, T, 128], tl.float32)
-    for first in range(0, columns, T * 128):
-        tile = first // 128 + tl.arange(0, T)
-        column = tile[:, None] * 128 + tl.arange(0, 128)[None, :]
-        inside = (row < rows)[:, None, None] & (column < columns)[None, :, :]
-        x_MTK = tl.load(x_ptr + start_M + column[None, :, :], mask=inside, other=0.0).to(tl.float32)
-        squares_MTK += x_MTK * x_MTK
-    factor_M = 1 / tl.sqrt_rn(tl.sum(tl.sum(squares_MTK, 2), 1) / columns + eps)
-    for first in range(0, columns, T * 128):
-        tile = first // 128 + tl.arange(0, T)
-        column = tile[:, None] * 128 + tl.arange(0, 128)[None, :]
-        inside = (row < rows)[:, None, None] & (column < columns)[None, :, :]
-        x_MTK = tl.load(x_ptr + start_M + column[None, :, :], mask=inside, other=0.0).to(tl.float32)
-        weight_TK = tl.load(weight_ptr + column, mask=column < columns, other=0.0).to(tl.float32)
-        x_MTK = (x_MTK * factor_M[:, None, None]).to(x_ptr.dtype.element_ty).to(tl.float32)
-        x_MTK = (x_MTK * weight_TK[None, :, :]).to(x_ptr.dtype.element_ty).to(tl.float32)
-        scale_MT = _scale(tl.max(_magnitude(x_MTK), 2), POWER_OF_TWO)
-        q_MTK = _quotient(x_MTK, scale_MT[:, :, None])
-        tl.store(payload_ptr + start_M + column[None, :, :], q_MTK.to(payload_ptr.dtype.element_ty), mask=inside)
-        there = (row < rows)[:, None] & (tile * 128 < columns)[None, :]
-        tl.store(scale_ptr + tile[None, :] * rows + row[:, None], scale_MT, mask=there)
+    """Payload [rows, columns] and scales [columns / 128, rows] of x / rms(x) * weight. T tiles hold a row. WIDTH: the
+    columns, if they are whole tiles, or 0."""
+    if WIDTH:
+        columns = WIDTH
+    row, tile = tl.program_id(0) * M + tl.arange(0, M), tl.arange(0, T)
+    column = tile[:, None] * 128 + tl.arange(0, 128)[None, :]
+    inside = (row < rows)[:, None, None] & (column < columns)[None, :, :]
+    place = row.to(tl.int64)[:, None, None] * columns + column[None, :, :]
+    x_MTK = tl.load(x_ptr + place, mask=inside, other=0.0).to(tl.float32)
+    weight_TK = tl.load(weight_ptr + column, mask=column < columns, other=0.0).to(tl.float32)
+    factor_M = 1 / tl.sqrt_rn(tl.sum(tl.sum(x_MTK * x_MTK, 2), 1) / columns + eps)
+    x_MTK = (x_MTK * factor_M[:, None, None]).to(x_ptr.dtype.element_ty).to(tl.float32)
+    x_MTK = (x_MTK * weight_TK[None, :, :]).to(x_ptr.dtype.element_ty).to(tl.float32)
+    scale_MT = _scale(_largest(x_MTK), POWER_OF_TWO)
+    q_MTK = _quotient(x_MTK, scale_MT[:, :, None])
+    tl.store(payload_ptr + place, q_MTK.to(payload_ptr.dtype.element_ty), mask=inside)
+    there = (row < rows)[:, None] & (tile * 128 < columns)[None, :]
+    tl.store(scale_ptr + tile[None, :] * rows + row[:, None], scale_MT, mask=there)
+
+
+@jit
+def _read(x_ptr, kept_scale_ptr, i, j, r, stride, rows, columns, KEPT: tl.constexpr, EVEN: tl.constexpr):
+    """Rows i + r and columns j of a square in FP32, zeros beyond `rows` and `columns`; KEPT: times the rows' scales."""
+    # Places are 32 bits: rows of 2^24 entries and more are not for this.
+    x_ptr = x_ptr + (i[:, None] * stride + j[None, :]) + r * stride
+    if EVEN:
+        x_WC = tl.load(x_ptr).to(tl.float32)
+    else:
+        x_WC = tl.load(x_ptr, mask=(i + r < rows)[:, None] & (j < columns)[None, :], other=0.0).to(tl.float32)
+    if KEPT and EVEN:
+        x_WC *= tl.load(kept_scale_ptr + i + r)[:, None]
+    elif KEPT:
+        x_WC *= tl.load(kept_scale_ptr + i + r, mask=i + r < rows, other=0.0)[:, None]
+    return x_WC
+
+
+@jit
+def _write(payload_ptr, x_WC, scale, i, j, stride, rows, columns, EVEN: tl.constexpr):
+    """The payload of x in rows i and columns j of a square."""
+    payload_ptr += i[:, None] * stride + j[None, :]
+    q_WC = _quotient(x_WC, scale).to(payload_ptr.dtype.element_ty)
+    if EVEN:
+        tl.store(payload_ptr, q_WC)
+    else:
+        tl.store(payload_ptr, q_WC, mask=(i < rows)[:, None] & (j < columns)[None, :])
+
+
+@jit
+def _write_tiles(
+    payload_ptr, scale_ptr, a_WC, b_WC, c_WC, d_WC, w, j, stride, rows, columns,
+    POWER_OF_TWO: tl.constexpr, EVEN: tl.constexpr,
+):  # fmt: skip
+    """Payload and scales of four rows a word, by tiles along them."""
+    a_W, b_W = _scale(_largest(a_WC), POWER_OF_TWO), _scale(_largest(b_WC), POWER_OF_TWO)
+    c_W, d_W = _scale(_largest(c_WC), POWER_OF_TWO), _scale(_largest(d_WC), POWER_OF_TWO)
+    _write(payload_ptr, a_WC, a_W[:, None], w * 4, j, stride, rows, columns, EVEN)
+    _write(payload_ptr, b_WC, b_W[:, None], w * 4 + 1, j, stride, rows, columns, EVEN)
+    _write(payload_ptr, c_WC, c_W[:, None], w * 4 + 2, j, stride, rows, columns, EVEN)
+    _write(payload_ptr, d_WC, d_W[:, None], w * 4 + 3, j, stride, rows, columns, EVEN)
+    scale_K, k = tl.join(tl.join(a_W, c_W), tl.join(b_W, d_W)).reshape(128), tl.arange(0, 128)
+    tl.store(scale_ptr + k, scale_K, mask=k < rows)
+
+
+@jit
+def _words(a_WC, b_WC, c_WC, d_WC, scale):
+    """E4M3 of four rows over `scale`, the first in the lowest byte."""
+    # Joined before they are converted: an instruction makes two neighbours in the word, and nobody else wants them.
+    # ptxas 12.8 makes one conversion of two that fill a word, and whoever else uses the first gets nothing: so a block,
+    # whose payload is the same straight and turned, is converted twice, by pairs along rows and along columns.
+    ac = tl.join(_quotient(a_WC, scale), _quotient(c_WC, scale))
+    bd = tl.join(_quotient(b_WC, scale), _quotient(d_WC, scale))
+    bytes = tl.join(ac, bd).to(tl.float8e4nv).to(tl.uint8, bitcast=True).to(tl.int32)
+    low, high = tl.split(bytes)  # of (a, b) and (c, d)
+    a, c = tl.split(low)
+    b, d = tl.split(high)
+    return (a | b << 8) | (c | d << 8) << 16
 
 
 @jit
@@ -116,40 +183,56 @@ def squares(
     x_ptr, kept_scale_ptr, payload_ptr, scale_ptr, turned_ptr, turned_scale_ptr,
     rows, columns, x_stride, stride, turned_stride,
     KEPT: tl.constexpr, BLOCK: tl.constexpr, STRAIGHT: tl.constexpr, TURNED: tl.constexpr,
-    POWER_OF_TWO: tl.constexpr, C: tl.constexpr,
+    POWER_OF_TWO: tl.constexpr, C: tl.constexpr, WIDTH: tl.constexpr, RUN: tl.constexpr,
 ):  # fmt: skip
     """STRAIGHT: payload [rows, columns], TURNED: [columns, rows], and their scales, by tiles along what runs fastest,
     or, BLOCK, by one scale a square. KEPT: x is FP8 in tiles with scales [columns / 128, rows] and stands for their
-    products. C columns a program: 128, or a part of them where only TURNED tiles are wanted."""
-    across = tl.cdiv(columns, C)
-    down, right = tl.program_id(0) // across, tl.program_id(0) % across
-    # Within a square places are 32 bits: rows of 2^24 entries and more are not for this.
-    i, j, above, left = tl.arange(0, 128), tl.arange(0, C), (down * 128).to(tl.int64), (right * C).to(tl.int64)
-    row, column = down * 128 + i, right * C + j
-    inside = (row < rows)[:, None] & (column < columns)[None, :]
-    source_ptr = x_ptr + above * x_stride + left
-    x_KC = tl.load(source_ptr + (i[:, None] * x_stride + j[None, :]), mask=inside, other=0.0).to(tl.float32)
-    if KEPT:
-        x_KC *= tl.load(kept_scale_ptr + right * C // 128 * rows + row, mask=row < rows, other=0.0)[:, None]
-    bits_KC = _magnitude(x_KC)
-    along_ptr = payload_ptr + above * stride + left + (i[:, None] * stride + j[None, :])
-    across_ptr = turned_ptr + left * turned_stride + above + (j[:, None] * turned_stride + i[None, :])
+    products. C columns a program: 128, or a part of them where only TURNED tiles are wanted. WIDTH: the columns, if all
+    squares are whole and x is contiguous, or 0. RUN: neighbours that a thread reads, or 0 for 16 bytes of them."""
+    EVEN: tl.constexpr = WIDTH > 0
+    if EVEN:
+        columns, x_stride, stride = WIDTH, WIDTH, WIDTH
+    down, right = tl.program_id(1), tl.program_id(0)
+    above, left = (down * 128).to(tl.int64), (right * C).to(tl.int64)
+    rows_left, columns_left = rows - down * 128, columns - right * C
+    w, j = tl.arange(0, 32), tl.arange(0, C)
+    if RUN:
+        j = tl.max_contiguous(j, RUN)
+    x_ptr += above * x_stride + left
+    kept_scale_ptr += left // 128 * rows + above
+    a_WC = _read(x_ptr, kept_scale_ptr, w * 4, j, 0, x_stride, rows_left, columns_left, KEPT, EVEN)
+    b_WC = _read(x_ptr, kept_scale_ptr, w * 4, j, 1, x_stride, rows_left, columns_left, KEPT, EVEN)
+    c_WC = _read(x_ptr, kept_scale_ptr, w * 4, j, 2, x_stride, rows_left, columns_left, KEPT, EVEN)
+    d_WC = _read(x_ptr, kept_scale_ptr, w * 4, j, 3, x_stride, rows_left, columns_left, KEPT, EVEN)
+    # Of floats the instruction takes magnitudes by itself, and keeps NaN.
+    largest_WC = _magnitude(_larger(_larger(a_WC, b_WC), _larger(c_WC, d_WC)))
+    payload_ptr += above * stride + left
+    turned_ptr += left * turned_stride + above
     if BLOCK:
-        scale = _scale(tl.max(tl.max(bits_KC, 1, keep_dims=True), 0, keep_dims=True), POWER_OF_TWO)
-        q_KC = _quotient(x_KC, scale).to(payload_ptr.dtype.element_ty)
-        tl.store(along_ptr, q_KC, mask=inside)
-        tl.store(scale_ptr + down * across + right + tl.zeros([1, 1], tl.int32), scale)
+        scale = _scale(tl.max(tl.max(largest_WC, 1), 0), POWER_OF_TWO)
+        _write(payload_ptr, a_WC, scale, w * 4, j, stride, rows_left, columns_left, EVEN)
+        _write(payload_ptr, b_WC, scale, w * 4 + 1, j, stride, rows_left, columns_left, EVEN)
+        _write(payload_ptr, c_WC, scale, w * 4 + 2, j, stride, rows_left, columns_left, EVEN)
+        _write(payload_ptr, d_WC, scale, w * 4 + 3, j, stride, rows_left, columns_left, EVEN)
+        tl.store(scale_ptr + down * tl.num_programs(0) + right, scale)
         if TURNED:
-            tl.store(across_ptr, q_KC.T, mask=inside.T)
-            tl.store(turned_scale_ptr + right * tl.cdiv(rows, 128) + down + tl.zeros([1, 1], tl.int32), scale)
+            tl.store(turned_scale_ptr + right * tl.num_programs(1) + down, scale)
     else:
         if STRAIGHT:
-            scale_K = _scale(tl.max(bits_KC, 1), POWER_OF_TWO)
-            q_KC = _quotient(x_KC, scale_K[:, None])
-            tl.store(along_ptr, q_KC.to(payload_ptr.dtype.element_ty), mask=inside)
-            tl.store(scale_ptr + right * rows + row, scale_K, mask=row < rows)
+            scale_ptr += right * rows + above
+            _write_tiles(
+                payload_ptr, scale_ptr, a_WC, b_WC, c_WC, d_WC, w, j, stride, rows_left, columns_left,
+                POWER_OF_TWO, EVEN,
+            )  # fmt: skip
         if TURNED:
-            scale_C = _scale(tl.max(bits_KC, 0), POWER_OF_TWO)
-            q_KC = _quotient(x_KC, scale_C[None, :]).to(turned_ptr.dtype.element_ty)
-            tl.store(across_ptr, q_KC.T, mask=inside.T)
-            tl.store(turned_scale_ptr + down * columns + column, scale_C, mask=column < columns)
+            scale_C = _scale(tl.max(largest_WC, 0), POWER_OF_TWO)
+            tl.store(turned_scale_ptr + down * columns + right * C + j, scale_C, mask=j < columns_left)
+            scale = scale_C[None, :]
+    if TURNED:
+        word_WC = _words(a_WC, b_WC, c_WC, d_WC, scale)
+        words_ptr = turned_ptr.to(tl.pointer_type(tl.int32), bitcast=True)
+        words_ptr += j[:, None] * (turned_stride // 4) + w[None, :]
+        if EVEN:
+            tl.store(words_ptr, word_WC.T)
+        else:
+            tl.store(words_ptr, word_WC.T, mask=(j < columns_left)[:, None] & (w * 4 < rows_left)[None, :])

@@ -62,6 +62,7 @@ def depth_plot(view: View) -> Plot | None:
         "xaxis": {"title": {"text": "Tokens a step"}, "range": [0, deepest + 1.05], "dtick": 0.5},
         "yaxis": named_axis(list(names.values())),
         "barmode": "stack",
+        "legend": {"traceorder": "normal"},
         "hovermode": "closest",
     }
     note = "Counted, of a sequence on the prompts that were timed: one token that is always right, and each draft "

@@ -20,7 +20,6 @@ from torch import Tensor
 from harness import Prepared, implementation
 
 from ..model.choosing import Chooser, Greedy
-from ..model.decoder import Decoder
 from ..model.generation import Outcome, Plain, Speculative, captured
 from .inputs import timed
 from .shape import GenerateShape
@@ -39,12 +38,12 @@ class Refusing(Greedy):
 
 
 def generating(
-    technique: str, chooser: type[Chooser] = Greedy, graph: bool = False
+    technique: str, chooser: type[Chooser] = Greedy, graph: bool = False, product: str = "reference"
 ) -> Callable[[Weights, GenerateShape], Prepared]:
-    """objective.generate by the generation of a technique."""
+    """objective.generate by the generation of a technique; `product` as in `Decoder`."""
 
     def setup(weights: Weights, shape: GenerateShape) -> Prepared:
-        model = _model(weights, shape, technique, graph)
+        model = model_of(weights, shape.of(technique), MIXTURE if graph else None, product)
         kind = Speculative if technique == "mtp" else Plain
         generation = kind(model, shape.batch, shape.prompt, shape.count, chooser())
         generation = captured(generation) if graph else generation
@@ -57,16 +56,12 @@ def generating(
     return setup
 
 
-def _model(weights: Weights, shape: GenerateShape, technique: str, graph: bool = False) -> Decoder:
-    return model_of(weights, shape.of(technique), MIXTURE if graph else None)
-
-
 @lru_cache(maxsize=8)
 def speculation(shape: GenerateShape) -> Outcome:
     """How drafts fare on the prompts that are timed."""
     prompts = timed(shape)
     generator = torch.Generator(device=prompts.lengths_B.device)
-    model = _model(draw_trained(shape, "mtp", generator), shape, "mtp")
+    model = model_of(draw_trained(shape, "mtp", generator), shape.of("mtp"))
     return Speculative(model, shape.batch, shape.prompt, shape.count).run(prompts.symbols_BP, prompts.lengths_B)
 
 

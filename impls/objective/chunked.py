@@ -56,11 +56,13 @@ class HeadLoss(torch.autograd.Function):
         return dx_MD * scale.to(dx_MD.dtype), dw_VD * scale.to(dw_VD.dtype), None
 
 
-def stepping(technique: str) -> Callable[[Weights, StepShape], Callable[[Windows], Stepped]]:
-    """objective.train_step of a technique."""
+def stepping(
+    technique: str, form: str | None = None, product: str = "reference"
+) -> Callable[[Weights, StepShape], Callable[[Windows], Stepped]]:
+    """objective.train_step of a technique; `form` and `product` as in `Decoder`."""
 
     def setup(weights: Weights, shape: StepShape) -> Callable[[Windows], Stepped]:
-        model = model_of(weights, shape.of(technique))
+        model = model_of(weights, shape.of(technique), form, product)
         names, values = zip(*model.named_parameters(), strict=True)
         depths = model.shape.ahead
         shares = [1.0] * depths

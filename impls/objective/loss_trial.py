@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
 from harness import Metric, Operation, Trial, implementation, operation
 
@@ -59,15 +60,16 @@ class LossCourse(TrainingCourse):
         found = ends(self.training, METRICS)
         if self.training.model.ahead:
             generator = torch.Generator(device=self._windows_BT.device).manual_seed(0)
-            found["acceptance"] = self._acceptance(Greedy())
-            found["acceptance_sampled"] = self._acceptance(Sampled(generator))
+            found["acceptance"] = acceptance(self.training.model, self._windows_BT, Greedy())
+            found["acceptance_sampled"] = acceptance(self.training.model, self._windows_BT, Sampled(generator))
         return found
 
-    def _acceptance(self, chooser: Greedy | Sampled) -> float:
-        prompts_BT = self._windows_BT[:PROMPTS, :PROMPT]
-        lengths_B = torch.full((len(prompts_BT),), prompts_BT.shape[1], device=prompts_BT.device)
-        generation = Speculative(self.training.model, *prompts_BT.shape, NEW, chooser)
-        return generation.run(prompts_BT, lengths_B).acceptance[0]
+
+def acceptance(model: Decoder, windows_BT: Tensor, chooser: Greedy | Sampled) -> float:
+    """Share of steps whose first draft stood, in generation after the beginnings of a few windows."""
+    prompts_BT = windows_BT[:PROMPTS, :PROMPT]
+    lengths_B = torch.full((len(prompts_BT),), prompts_BT.shape[1], device=prompts_BT.device)
+    return Speculative(model, *prompts_BT.shape, NEW, chooser).run(prompts_BT, lengths_B).acceptance[0]
 
 
 def training(technique: str) -> Callable[[Text, LossShape], LossCourse]:

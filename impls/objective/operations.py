@@ -35,7 +35,8 @@ def _step_facts(shape: StepShape, technique: str) -> Mapping[str, float]:
     return {PARAMETERS.name: parameters(shape.of(technique))}
 
 
-def _generate_facts(shape: GenerateShape, technique: str) -> Mapping[str, float]:
+def generate_facts(shape: GenerateShape, technique: str) -> Mapping[str, float]:
+    """Bytes of the cache, and how drafts fare on the prompts that are timed."""
     found = {KV_BYTES.name: float(cost.kv_bytes(shape.of(technique)))}
     if technique == "ntp":
         return found | {STEPS.name: shape.count - 1}
@@ -44,7 +45,8 @@ def _generate_facts(shape: GenerateShape, technique: str) -> Mapping[str, float]
     return found | drafted | {STEPS.name: outcome.steps}
 
 
-def _generate_series(shape: GenerateShape, technique: str) -> Mapping[str, Sequence[float]]:
+def generate_series(shape: GenerateShape, technique: str) -> Mapping[str, Sequence[float]]:
+    """How often drafts stand, by depth."""
     if technique == "ntp":
         return {}
     found = speculation(shape).acceptance
@@ -72,7 +74,7 @@ operation(
         tokens=lambda shape: shape.batch * shape.count,
         baseline=("ntp/graph", "ntp/cached", "ntp/reference"),
         metrics=(KV_BYTES, ACCEPTANCE, SYMBOLS, STEPS),
-        facts=_generate_facts,
-        series=_generate_series,
+        facts=generate_facts,
+        series=generate_series,
     )
 )

@@ -16,21 +16,24 @@ from torch import Tensor
 
 from harness import implementation
 
-from ..model.decoder import Decoder
+from ..model.decoder import Decoder, Output
 from ..model.training import depth_losses, further_loss, language_loss
+from ..model.whole import Whole
 from .inputs import Prompts, Stepped, Windows
 from .shape import GenerateShape, StepShape
 from .weights import Weights, model_of
 
 OBJECTIVES = ("ntp", "mtp", "mtp-parallel")
+Forward = Callable[..., Output]
+Drafting = Decoder | Whole
 WEIGHT = 0.3
 
 
-def stepping(technique: str) -> Callable[[Weights, StepShape], Callable[[Windows], Stepped]]:
-    """objective.train_step of a technique."""
+def stepping(technique: str, form: str | None = None) -> Callable[[Weights, StepShape], Callable[[Windows], Stepped]]:
+    """objective.train_step of a technique; `form` as in `Decoder`."""
 
     def setup(weights: Weights, shape: StepShape) -> Callable[[Windows], Stepped]:
-        model = model_of(weights, shape.of(technique))
+        model = model_of(weights, shape.of(technique), form)
         names, values = zip(*model.named_parameters(), strict=True)
 
         def call(inputs: Windows) -> Stepped:
@@ -77,16 +80,20 @@ class Texts:
 @implementation("objective.generate", technique="ntp", kind="reference")
 def plain(weights: Weights, shape: GenerateShape) -> Callable[[Prompts], Tensor]:
     """The argmax after all symbols so far, appended, again and again."""
-    model = model_of(weights, shape.of("ntp"))
+    return plainly(model_of(weights, shape.of("ntp")), shape.count)
+
+
+def plainly(model: Forward, count: int) -> Callable[[Prompts], Tensor]:
+    """`count` new symbols after each prompt, one by one."""
 
     @torch.no_grad()
     def call(prompts: Prompts) -> Tensor:
-        texts = Texts(prompts, shape.count, 0)
-        for _ in range(shape.count):
+        texts = Texts(prompts, count, 0)
+        for _ in range(count):
             logits_BTV = model(texts.head()).logits_BTV
             texts.put(logits_BTV[texts.rows_B, texts.known_B - 1].argmax(-1))
             texts.known_B += 1
-        return texts.new(shape.count)
+        return texts.new(count)
 
     return call
 
@@ -94,22 +101,26 @@ def plain(weights: Weights, shape: GenerateShape) -> Callable[[Prompts], Tensor]
 @implementation("objective.generate", technique="mtp", kind="reference")
 def speculative(weights: Weights, shape: GenerateShape) -> Callable[[Prompts], Tensor]:
     """Drafts by the modules from all symbols so far, verified by one forward of all symbols and drafts."""
-    model = model_of(weights, shape.of("mtp"))
+    return speculatively(model_of(weights, shape.of("mtp")), shape.count)
+
+
+def speculatively(model: Drafting, count: int) -> Callable[[Prompts], Tensor]:
+    """The same symbols, several at once where the modules' drafts stand."""
     depth = len(model.ahead)
 
     @torch.no_grad()
     def call(prompts: Prompts) -> Tensor:
-        texts = Texts(prompts, shape.count, depth + 1)
+        texts = Texts(prompts, count, depth + 1)
         right_B = model(texts.head()).logits_BTV[texts.rows_B, texts.known_B - 1].argmax(-1)
         while bool((texts.known_B < texts.end_B).any()):
             stand_B, right_B = verify(model, texts, draft(model, texts, right_B))
             texts.known_B = torch.minimum(texts.known_B + stand_B, texts.end_B)
-        return texts.new(shape.count)
+        return texts.new(count)
 
     return call
 
 
-def draft(model: Decoder, texts: Texts, right_B: Tensor) -> list[Tensor]:
+def draft(model: Drafting, texts: Texts, right_B: Tensor) -> list[Tensor]:
     """Write the right next symbol and a guess of each further one; all of them, [B] each, the right one first."""
     texts.put(right_B)
     found = [right_B]
@@ -120,7 +131,7 @@ def draft(model: Decoder, texts: Texts, right_B: Tensor) -> list[Tensor]:
     return found
 
 
-def verify(model: Decoder, texts: Texts, drafts: list[Tensor]) -> tuple[Tensor, Tensor]:
+def verify(model: Drafting, texts: Texts, drafts: list[Tensor]) -> tuple[Tensor, Tensor]:
     """How many of them stand, the right one included, and the right symbol after those, int64 [B] each."""
     best_BT = model(texts.head(len(drafts))).logits_BTV.argmax(-1)
     stands_B = torch.ones_like(texts.known_B)

@@ -52,10 +52,10 @@ def corpus() -> Corpus:
     return read_corpus()
 
 
-def model_of(weights: Weights, shape: ModelShape, form: str | None = None) -> Decoder:
-    """A decoder on these very tensors, computing in FP64 where they are FP64."""
+def model_of(weights: Weights, shape: ModelShape, form: str | None = None, product: str = "reference") -> Decoder:
+    """A decoder on these very tensors, computing in FP64 where they are FP64; `form` and `product` as in `Decoder`."""
     shape = in_double(shape) if weights["embedding_VD"].dtype == torch.float64 else shape
-    model = Decoder(shape, form=form)
+    model = Decoder(shape, form=form, product=product)
     model.load_state_dict(weights, strict=True, assign=True)
     return model
 
@@ -73,9 +73,10 @@ def draw_trained(shape: GenerateShape, technique: str, generator: torch.Generato
     return {name: tensor.clone() for name, tensor in found.items() if further or not name.startswith(FURTHER)}
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=16)  # a study that composes ideas has eight models a recipe
 def trained(shape: ModelShape, recipe: Recipe, device: str) -> Trained:
-    """The recorded weights where they are of this model and recipe, or newly trained ones."""
+    """The recorded weights where they are of this model and recipe, or newly trained ones; by a recipe of no steps
+    those that a training would begin with."""
     if RECORDED.is_file():
         found, metadata = tensors.load(RECORDED)
         if json.loads(metadata[MADE_OF]) == _made_of(shape, recipe):
@@ -85,7 +86,8 @@ def trained(shape: ModelShape, recipe: Recipe, device: str) -> Trained:
     for _ in range(recipe.steps):
         training.advance()
     state = {name: tensor.detach() for name, tensor in training.model.state_dict().items()}
-    return Trained(state, tensors.digest_of([tensor.cpu().numpy().tobytes() for tensor in state.values()]), "trained")
+    digest = tensors.digest_of([tensor.cpu().numpy().tobytes() for tensor in state.values()])
+    return Trained(state, digest, "trained" if recipe.steps else "drawn")
 
 
 def _made_of(shape: ModelShape, recipe: Recipe) -> dict[str, object]:

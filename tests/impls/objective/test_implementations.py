@@ -9,6 +9,7 @@ import torch
 
 from harness.registry import load
 from harness.tree import named_tensors
+from impls.model import margins
 from impls.model.generation import Outcome
 from impls.objective import cached, chunked, inputs, weights
 from impls.objective.reference import OBJECTIVES
@@ -73,11 +74,11 @@ def test_prompts_are_ragged_unseen_and_far_from_ties(registry, generate_shape, d
     watched = inputs.Watched()
     shape = replace(generate_shape, batch=8)
     cached.Plain(model, 8, shape.prompt, shape.count, watched).run(given.symbols_BP, given.lengths_B)
-    assert float(watched.least_B.min()) > inputs.MARGIN
+    assert float(watched.least_B.min()) > margins.LEAST[False][0]
 
 
 def test_prompts_without_a_margin_are_told(generate_shape, monkeypatch):
-    monkeypatch.setattr(inputs, "MARGIN", 100.0)
+    monkeypatch.setitem(margins.LEAST, False, (100.0, 0.0))
     monkeypatch.setattr(inputs, "TRIES", 2)
     with pytest.raises(ValueError, match="of 6 prompts 0 have no near tie, 3 are needed"):
         inputs.draw_prompts(generate_shape, "ntp", torch.Generator().manual_seed(0))

@@ -26,25 +26,24 @@ from torch import Tensor
 
 from benches import effects
 from benches.balance import Refused, described
-from benches.ladder_plan import AXES, LEAST_STEPS, METRICS, PLANS, Combination, Plan, combinations
+from benches.ladder_plan import LEAST_STEPS, METRICS, PLANS, Plan
 from harness import memory
 from harness.machine import fingerprint, git_state
 from harness.metrics import COMMON
 from harness.record import Figure, Header, Record, RunWriter, read_run
 from harness.statistics import median_estimate
 from harness.units import aligned, digits, duration, plain, show
+from impls.composed.combination import AXES, Combination, combinations
+from impls.composed.ladder_trial import NAME, sizes
 from impls.model import checkpoint
 from impls.model.corpus import Corpus, read_corpus, windows
 from impls.model.generation import Outcome, Plain, Speculative
 from impls.model.loop import fit, points, resume
-from impls.model.shape import parameters
 from impls.model.training import Training
-from impls.objective.cost import kv_bytes
 
 ROOT = Path(__file__).parents[1]
 BATCHES = (1, 8)
 ROUNDS = 3
-OPERATION = "model.ladder"
 KEPT = ("preset", "steps", "product", "device", "budget")
 TOLD = {"step_time": True, "generate_rate_1": True, "generate_rate_8": True, "kv_bytes": True, "validation_bits": False}
 
@@ -125,9 +124,9 @@ class Ladder:
     ) -> Record:
         plan, why = self.plan, failed.get(one.name)
         record = Record(
-            f"{OPERATION}/{plan.model}/s{plan.steps}",
+            f"{NAME}/{plan.model}/s{plan.steps}",
             "model",
-            OPERATION,
+            NAME,
             plan.model,
             f"s{plan.steps}",
             {
@@ -143,22 +142,20 @@ class Ladder:
             figures={} if why else self._figures(training, served[one.name]),
             series=dict(training.curves),
             timing={"clock": "wall", "steps": training.done, "pairing": "interleaved"},
-            doc=f"The model with {', '.join(map(' '.join, zip(AXES, one.choices, strict=True)))}.",
+            doc=f"The model with {one.told}.",
         )
         self.writer.record(record, self.header.metrics)
         return record
 
     def _figures(self, training: Training, served: Served) -> dict[str, Figure]:
-        shape, recipe = training.model.shape, training.recipe
+        recipe = training.recipe
         times = median_estimate(np.array(training.times, dtype=np.float64))
         known = math.isfinite(times.low) and math.isfinite(times.high)
         found = {
             "validation_bits": training.curves["validation_bits"][-1],
             "train_loss": training.curves["train_loss"][-1],
             "train_rate": recipe.batch * recipe.length / (times.value * 1e-9),
-            "kv_bytes": kv_bytes(shape),
-            "model_parameters": parameters(shape),
-            "model_active_parameters": parameters(shape, active=True),
+            **sizes(training),
             "steps": training.done,
             **{f"generate_rate_{batch}": rate for batch, rate in served.rates.items()},
         }

@@ -6,70 +6,31 @@ is emulated: its times there are emulation's. MTP adds one module, which drafts 
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from harness import Metric
+from harness import Metric, Workload
+from impls.composed import ladder_trial
+from impls.composed.combination import FEW, Combination
+from impls.composed.shape import LadderShape
 from impls.model.decoder import Decoder
 from impls.model.shape import ModelShape, small_shape
 from impls.model.training import Recipe, Training
 
-AXES = {
-    "attention": ("mha", "mla"),
-    "ffn": ("dense", "moe"),
-    "linear": ("bf16", "fp8"),
-    "objective": ("ntp", "mtp"),
-}
 BUDGET = 480.0
 STOPS, LEAST_STEPS = 7, 20
 METRICS = {
     metric.name: metric
     for metric in (
-        Metric("validation_bits", "bits/byte", "lower", "Bits a byte of the next byte on validation windows."),
-        Metric("train_loss", "bits/byte", "lower", "Loss of the next byte in training, mean of the last stretch."),
+        *ladder_trial.METRICS,
         Metric("step_time", "ns", "lower", "Median wall time of a whole training step, AdamW included."),
         Metric("train_rate", "tokens/s", "higher", "Tokens of a training step over its median time."),
         Metric("generate_rate_1", "tokens/s", "higher", "New tokens a second, greedy, one sequence, prompt included."),
         Metric("generate_rate_8", "tokens/s", "higher", "The same for eight sequences together."),
-        Metric("acceptance", "share", "higher", "Steps of generation whose draft stood."),
-        Metric("kv_bytes", "bytes", "lower", "What one token leaves in the caches of all blocks, a drafting one too."),
-        Metric("model_parameters", "count", "neither", "Entries of the matrices that are trained."),
-        Metric("model_active_parameters", "count", "neither", "Entries one token uses without a drafting module."),
         Metric("million_tokens", "money", "lower", "A million new tokens, eight sequences, at PRICE an hour."),
     )
 }
-
-
-@dataclass(frozen=True)
-class Combination:
-    """One choice an axis."""
-
-    attention: str
-    ffn: str
-    linear: str
-    objective: str
-
-    @property
-    def name(self) -> str:
-        """`mla-moe-fp8-mtp`."""
-        return "-".join(self.choices)
-
-    @property
-    def choices(self) -> tuple[str, ...]:
-        """In the order of `AXES`."""
-        return (self.attention, self.ffn, self.linear, self.objective)
-
-    @property
-    def settings(self) -> tuple[bool, ...]:
-        """Whether each axis has DeepSeek's choice."""
-        return tuple(choice == two for choice, (_, two) in zip(self.choices, AXES.values(), strict=True))
-
-
-def combinations() -> list[Combination]:
-    """All sixteen, the plainest first."""
-    return [Combination(*choices) for choices in itertools.product(*AXES.values())]
 
 
 @dataclass(frozen=True)
@@ -93,15 +54,20 @@ class Plan:
         """The model's word in case ids."""
         return f"byte-d{self.shape.hidden}-l{self.shape.layers}"
 
-    def shape_of(self, one: Combination) -> ModelShape:
-        """The model of a combination."""
-        return replace(self.shape, technique=one.attention, feed=one.ffn, linear=one.linear, objective=one.objective)
+    @property
+    def timed(self) -> Recipe:
+        """The recipe with its number of steps."""
+        return replace(self.recipe, steps=self.steps or LEAST_STEPS)
 
     def training(self, one: Combination, data_N: Tensor) -> Training:
         """A combination at its first step; all read the same bytes in the same order."""
-        recipe = replace(self.recipe, steps=self.steps or LEAST_STEPS)
-        model = Decoder(self.shape_of(one), recipe.seed, product=self.product)
-        return Training(model, data_N, recipe, device=self.device)
+        model = Decoder(one.of(self.shape), self.recipe.seed, product=self.product)
+        return Training(model, data_N, self.timed, device=self.device)
+
+    def trial(self) -> Workload:
+        """Nothing, each idea alone and all four, as a case of `make bench`."""
+        shape = LadderShape(self.shape, FEW, self.timed, self.windows, self.stops, (self.product,))
+        return Workload(ladder_trial.NAME, self.model, f"s{self.timed.steps}", shape, tiers=())
 
 
 def cpu_plan() -> Plan:
@@ -122,6 +88,21 @@ def tiny_plan() -> Plan:
     shape = small_shape(hidden=32, layers=2, head_dim=8, width=8)
     recipe = Recipe(0, batch=2, length=16, rate=4e-3, warm_up=2)
     return Plan("tiny", shape, recipe, 4, "dequantized", "cpu", count=8, prompt=8)
+
+
+def short_plan() -> Plan:
+    """Steps of the narrowest model in a second, for the smoke tier."""
+    return replace(tiny_plan(), preset="short", steps=20, stops=3)
+
+
+def tier_plan() -> Plan:
+    """A hundred steps, some ten seconds for six models."""
+    return replace(cpu_plan(), preset="bench", steps=100, stops=5)
+
+
+def gpu_tier_plan() -> Plan:
+    """A hundred steps of the GPU's models. Untested on a GPU."""
+    return replace(gpu_plan(), preset="gpu-bench", steps=100, stops=5)
 
 
 PLANS = {"cpu": cpu_plan, "gpu": gpu_plan, "tiny": tiny_plan}

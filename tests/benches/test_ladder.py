@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from benches import ladder
-from benches.ladder_plan import AXES, METRICS, combinations, cpu_plan, gpu_plan, tiny_plan
+from benches.ladder_plan import METRICS, cpu_plan, gpu_plan, tiny_plan
 from harness.record import read_run
+from impls.composed.combination import AXES, combinations
 from impls.model.shape import parameters
 
 ROWS = "".join(f"row {number} is {number * number % 97}\n" for number in range(9000))
@@ -44,7 +45,7 @@ def test_combinations_are_all_and_differ_in_their_axes_alone():
     assert len(set(names)) == 16 and names[0] == "mha-dense-bf16-ntp" and names[-1] == "mla-moe-fp8-mtp"
     assert [one.settings for one in combinations()][5] == (False, True, False, True)
     for plan in (cpu_plan(), gpu_plan(), tiny_plan()):
-        shapes = [plan.shape_of(one) for one in combinations()]
+        shapes = [one.of(plan.shape) for one in combinations()]
         assert len(set(shapes)) == 16
         base = {"technique": "mla", "feed": "moe", "linear": "bf16", "objective": "ntp"}
         assert {replace(shape, **base) for shape in shapes} == {replace(plan.shape, **base)}

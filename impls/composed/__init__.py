@@ -1,0 +1,1 @@
+"""The study of whole models: attention, feed-forward layers, linear layers and objective, each DeepSeek's or not."""

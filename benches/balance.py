@@ -32,7 +32,7 @@ from harness.units import duration, plain, show
 from impls.ffn.balance_trial import ARMS, figures, final_loads
 from impls.model import checkpoint
 from impls.model.corpus import Corpus, read_corpus, windows
-from impls.model.loop import fit, points, resume
+from impls.model.loop import SAVING_SHARE, fit, points, resume
 from impls.model.training import Training
 
 ROOT = Path(__file__).parents[1]
@@ -195,24 +195,26 @@ def settle(plan: Plan, corpus: Corpus, begun: float, runs: Path) -> Plan:
     threads = min(first, key=lambda count: first[count])
     if plan.steps is None:
         costs = [first[threads], *(_cost(plan, arm, *given, threads) for arm in plan.arms[1:])]
-        step, stop = (sum(parts) for parts in zip(*costs, strict=True))
-        seconds = MARGIN * (plan.budget - (time.monotonic() - begun))
-        plan = replace(plan, steps=max(LEAST_STEPS, int((seconds - plan.stops * stop) / step)))
+        step, validation, saving = (sum(parts) for parts in zip(*costs, strict=True))
+        seconds = MARGIN * (plan.budget - (time.monotonic() - begun)) - 2 * saving  # the first and the last
+        seconds *= 1 - SAVING_SHARE
+        plan = replace(plan, steps=max(LEAST_STEPS, int((seconds - plan.stops * validation) / step)))
     return replace(plan, threads=threads)
 
 
-def _cost(plan: Plan, arm: str, data_N: Tensor, windows_BT: Tensor, runs: Path, threads: int) -> tuple[float, float]:
-    """Seconds of an arm's step, and of its validation with its checkpoint, with so many threads."""
+def _cost(plan: Plan, arm: str, data_N: Tensor, windows_BT: Tensor, runs: Path, threads: int) -> tuple[float, ...]:
+    """Seconds of an arm's step, of its validation, and of its checkpoint, with so many threads."""
     torch.set_num_threads(threads)
     training = plan.training(arm, data_N)
     for _ in range(1 + TIMED):
         training.advance()
     begun = time.monotonic()
     training.evaluate(windows_BT)
+    validated = time.monotonic()
     runs.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=runs, prefix=".timing-") as folder:
         checkpoint.save(Path(folder) / f"timed{checkpoint.SUFFIX}", training.state())
-    return float(np.mean(training.times[1:])) * 1e-9, time.monotonic() - begun
+    return float(np.mean(training.times[1:])) * 1e-9, validated - begun, time.monotonic() - validated
 
 
 def progress(models: Mapping[str, Training], stop: int, steps: int, left: float) -> str:

@@ -2,9 +2,9 @@
 
 On a GPU the host enqueues a gate (a kernel that only waits), then for each sample a cache flush, an event, the call
 and another event. While the gate holds, nothing behind it starts, so launch cost cannot leak into the time; the proof
-is that the first event is still pending when everything has been enqueued. Without the proof the gate is made longer,
-and after five attempts the call is bound by the host (it synchronises, or launches faster than the queue takes), and
-its time is wall time and called that. The flush *reads* twice the L2 cache: writing would leave dirty lines whose
+is that the first event is still pending when everything has been enqueued. Without the proof the gate is made twice as
+long as enqueuing took, and after four attempts, or at a gate of a second, the call is bound by the host (it
+synchronises, or launches faster than the queue takes), and its time is wall time and called that. The flush *reads* twice the L2 cache: writing would leave dirty lines whose
 write-back the measured kernel would pay for.
 """
 
@@ -22,7 +22,9 @@ Thunk = Callable[[], object]
 FALLBACK_CACHE_BYTES = 32 * 1024**2
 GATE_CYCLES = 400_000
 LAUNCH_CYCLES = 30_000  # a launch from PyTorch takes the host 5 to 15 us; a gate that opens too early costs a call
-GATE_ATTEMPTS = 5
+LONGEST_GATE_CYCLES = 2_000_000_000
+CYCLES_PER_NS = 2  # or a little less: a gate is rather too long
+GATE_ATTEMPTS = 4
 SLOT_NS = 200_000
 LAUNCH_LIMIT = 400
 
@@ -85,6 +87,7 @@ class EventClock:
         self._gate = max(GATE_CYCLES, LAUNCH_CYCLES * self._launches)
         self._calls = 1
         self.submit_ns: float | None = None
+        self._submitted_ns = 0
         self._empty = empty_pair_ns(flush) if empty_ns is None else empty_ns
         self._calibrated = False
 
@@ -100,8 +103,10 @@ class EventClock:
                 return samples
             if self._calls > 1:
                 self._calls = 1
-            else:
-                self._gate *= 4
+            else:  # of a call that waits for the gate itself, enqueuing takes as long as the gate, whatever that is
+                self._gate = 2 * CYCLES_PER_NS * self._submitted_ns
+            if self._gate > LONGEST_GATE_CYCLES:
+                break
         self.name = "host-bound"
         return self._wall_slot()
 
@@ -120,12 +125,12 @@ class EventClock:
             first.record()
             self._call()
             last.record()
-        submitted = perf_counter_ns() - begin
+        self._submitted_ns = perf_counter_ns() - begin
         held = not pairs[0][0].query()
         torch.cuda.synchronize()
         if not held:
             return None
-        self.submit_ns = submitted / calls
+        self.submit_ns = self._submitted_ns / calls
         return [max(0.0, first.elapsed_time(last) * 1e6 - self._empty) for first, last in pairs]
 
     def _wall_slot(self) -> list[float]:

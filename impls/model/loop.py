@@ -1,14 +1,15 @@
 """The training loop, for one model or for several side by side on the same machine, data and order.
 
 Several take one step each in turn, another first in each round, so that whatever else the machine does falls on all
-alike. At set points each is validated and checkpointed; after a kill `resume` and the same loop give the same curves.
+alike. At set points each is validated, and checkpointed as far as that takes a tenth of the time; after a kill `resume`
+and the same loop give the same curves.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import Tensor
@@ -17,6 +18,7 @@ from . import checkpoint
 from .training import Training
 
 Models = Mapping[str, Training]
+SAVING_SHARE = 0.1  # of the time, at most, for checkpoints between the first and the last
 
 
 def points(steps: int, count: int) -> list[int]:
@@ -33,14 +35,15 @@ def fit(
     noted: Callable[[str, Training], None] = lambda name, training: None,
     reached: Callable[[int, float], bool | None] = lambda stop, seconds_left: None,
 ) -> dict[str, str]:
-    """Train all to the last of `stops`, validating on `windows_BT` and saving to `folder` at each.
+    """Train all to the last of `stops`, validating on `windows_BT` at each, and saving to `folder` at the first, at the
+    last and, where checkpoints take long, at some between.
 
     noted    called for a model after each of its validations, before the next model's
     reached  called with the stop and the seconds still needed at the present pace; the loop ends when it returns True
     Returns why a model was given up, by name: one whose scores or loss are not finite; the others go on.
     """
     failed: dict[str, str] = {}
-    pace = _Pace(min((t.done for t in models.values()), default=0))
+    pace, saver = _Pace(min((t.done for t in models.values()), default=0)), _Saver(folder)
     for stop in stops:
         working = {name: training for name, training in models.items() if name not in failed}
         if all(_noted(training) >= stop for training in working.values()):
@@ -48,13 +51,41 @@ def fit(
         begun = time.monotonic()
         failed |= advance(working, stop)
         trained = time.monotonic()
+        due = saver.due(stop == stops[-1])
         for name, training in working.items():
             if name not in failed and _noted(training) < stop:
-                failed |= _settle(name, training, windows_BT, folder, noted)
+                failed |= _settle(name, training, windows_BT, saver if due else None, noted)
         pace.passed(stop, trained - begun, time.monotonic() - trained)
         if reached(stop, pace.left(stop, stops)):
+            for name, training in working.items():
+                if not due and name not in failed:
+                    saver.save(name, training)
             break
     return failed
+
+
+@dataclass
+class _Saver:
+    """Writes checkpoints to `folder`, and tells when they are due."""
+
+    folder: Path | None
+    since: float = field(default_factory=time.monotonic)
+    seconds: float = 0.0
+
+    def due(self, last: bool) -> bool:
+        """Whether to save at this stop; what was written the last time and since then is counted."""
+        now = time.monotonic()
+        if not last and self.seconds > SAVING_SHARE * (now - self.since):
+            return False
+        self.since, self.seconds = now, 0.0
+        return True
+
+    def save(self, name: str, training: Training) -> None:
+        """Write one model's checkpoint."""
+        if self.folder is not None:
+            begun = time.monotonic()
+            checkpoint.save(self.folder / f"{name}{checkpoint.SUFFIX}", training.state())
+            self.seconds += time.monotonic() - begun
 
 
 @dataclass
@@ -80,15 +111,15 @@ def _noted(training: Training) -> float:
 
 
 def _settle(
-    name: str, training: Training, windows_BT: Tensor, folder: Path | None, noted: Callable[[str, Training], None]
+    name: str, training: Training, windows_BT: Tensor, saver: _Saver | None, noted: Callable[[str, Training], None]
 ) -> dict[str, str]:
-    """Validate and save one model."""
+    """Validate and, with a `saver`, save one model."""
     try:
         training.note(training.evaluate(windows_BT))
     except ValueError as error:
         return {name: str(error)}
-    if folder is not None:
-        checkpoint.save(folder / f"{name}{checkpoint.SUFFIX}", training.state())
+    if saver is not None:
+        saver.save(name, training)
     noted(name, training)
     return {}
 

@@ -90,11 +90,12 @@ from impls.ffn.shape import Router
 from impls.model.balancing import Balancing
 from impls.model.corpus import windows
 from impls.model.decoder import Decoder
+from impls.model import loop
 from impls.model.loop import fit, resume
 from impls.model.shape import small_shape
 from impls.model.training import Recipe, Training
 torch.set_num_threads(1)
-folder, kill_at = Path(sys.argv[1]), int(sys.argv[2])
+folder, kill_at, loop.SAVING_SHARE = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
 data = torch.frombuffer(bytearray(TEXT), dtype=torch.uint8)
 shape = small_shape(hidden=32, layers=2, head_dim=8, width=16, router=Router(8, 2, score="sigmoid"))
 models = {
@@ -110,18 +111,19 @@ print({name: training.curves for name, training in models.items()})
 """
 
 
-def test_a_killed_process_finishes_with_the_same_curves(tmp_path):
-    """Killed between two models' checkpoints, so that they resume from different steps."""
+@pytest.mark.parametrize(("share", "saved"), [(1e9, {"none": 6, "bias": 3}), (1e-9, {"none": 1, "bias": 1})])
+def test_a_killed_process_finishes_with_the_same_curves(tmp_path, share, saved):
+    """Killed between two models' checkpoints, so that they resume from different steps; or after the first alone."""
 
     def go(folder: str, kill_at: int) -> subprocess.CompletedProcess:
-        words = [sys.executable, "-c", KILLED, str(tmp_path / folder), str(kill_at)]
+        words = [sys.executable, "-c", KILLED, str(tmp_path / folder), str(kill_at), str(share)]
         return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
 
     undisturbed = go("a", 0)
     assert undisturbed.returncode == 0, undisturbed.stderr
     assert go("b", 6).returncode == -signal.SIGKILL
     steps = {name: checkpoint.load(tmp_path / "b" / f"{name}.safetensors")["done"] for name in ("none", "bias")}
-    assert steps == {"none": 6, "bias": 3}
+    assert steps == saved
     assert go("b", 0).stdout == undisturbed.stdout != ""
 
 

@@ -19,25 +19,22 @@ from impls.linear import gluon_gemm_kernels as kernels
 from impls.linear.quantize import Quantized
 
 PATIENCE_S = 5.0
-PLAIN = ("_group_of", "_block", "_blocks", "_leave", "_next_scale")
+PLAIN = ("_group_of", "_block", "_blocks", "_leave", "_product", "_sums")
 
 
 class Pointer:
-    """A tensor's memory and a place, or places, in it."""
+    """A tensor's memory and a place in it."""
 
-    def __init__(self, memory: Tensor, place: Any = 0) -> None:
+    def __init__(self, memory: Tensor, place: int = 0) -> None:
         self.memory, self.place = memory.reshape(-1), place
 
-    def __add__(self, more: Any) -> Pointer:
+    def __add__(self, more: int) -> Pointer:
         return Pointer(self.memory, self.place + more)
 
 
-def load(pointer: Pointer, mask: Any = None, other: float = 0.0) -> Any:
-    """A number, or numbers; reading outside memory where no mask forbids it is an IndexError."""
-    if mask is None:
-        return pointer.memory[pointer.place].item()
-    places = torch.where(mask, pointer.place, 0)
-    return torch.where(mask, pointer.memory[places], other)
+def load(pointer: Pointer) -> Any:
+    """A number; reading outside memory is an IndexError."""
+    return pointer.memory[pointer.place].item()
 
 
 class Barrier:
@@ -76,8 +73,14 @@ class Room:
     def permute(self, order: tuple[int, int]) -> Room:
         return Room(self.data.permute(order))
 
+    def reshape(self, sizes: list[int]) -> Room:
+        return Room(self.data.view(sizes))
+
     def store(self, value: Tensor) -> None:
         self.data.copy_(value)
+
+    def load(self, layout: Any) -> Tensor:
+        return self.data.clone()
 
 
 class Ring(list):
@@ -123,20 +126,21 @@ def multiply(a: Quantized, b: Quantized, out: Tensor, ends: list[int] | None, ha
     given, found = Launch(), []
     with pytest.MonkeyPatch.context() as patch:
         emulate(patch, given)
-        pointers = Pointer(a.scale), Pointer(b.scale)
+        a_scale, b_scale = Descriptor(a.scale, 1), Descriptor(b.scale, 1) if tiles else Pointer(b.scale)
         ends_ptr = Pointer(torch.tensor(ends or [0]))
         for program in range(3):
             barriers = [Ring(Barrier(count) for _ in range(stages)) for count in (1, 2)]
             memory = torch.full((3, stages * halves, 128, 128), torch.nan)
-            ring = (Room(memory[0]), Room(memory[1]), *barriers)
+            scales = (Room(torch.full((stages, 1, 128), torch.nan)) for _ in range(2))
+            ring = (Room(memory[0]), Room(memory[1]), *scales, *barriers)
             rooms = Room(torch.full((2, 64, 128), torch.nan))
             constants = (halves, tiles, halvings, stages, 8)
             operands = (Descriptor(t.payload.reshape(-1, sizes[2]), 128) for t in (a, b))
             result = Descriptor(out.view(-1, columns), 64)
             work = [
-                (kernels._multiply.fn, (result, pointers, ends_ptr, sizes, ring, rooms, 0, *constants)),
-                (kernels._multiply.fn, (result, pointers, ends_ptr, sizes, ring, rooms, 1, *constants)),
-                (kernels._copy.fn, (*operands, ends_ptr, sizes, ring, *constants)),
+                (kernels._multiply.fn, (result, b_scale, ends_ptr, sizes, ring, rooms, 0, *constants)),
+                (kernels._multiply.fn, (result, b_scale, ends_ptr, sizes, ring, rooms, 1, *constants)),
+                (kernels._copy.fn, ((*operands, a_scale, b_scale), ends_ptr, sizes, ring, *constants)),
             ]
 
             def run(function: Any, arguments: Any, program: int = program) -> None:
@@ -179,9 +183,9 @@ def emulate(patch: pytest.MonkeyPatch, given: Launch) -> None:
         fence_async_shared=lambda: None,
     )
     barriers = SimpleNamespace(
-        wait=lambda barrier, parity: barrier.wait(parity),
+        wait=lambda barrier, parity, pred=True: barrier.wait(parity) if pred else None,
         expect=lambda barrier, size: barrier.change(1, size),
-        arrive=lambda barrier, count: barrier.change(count),
+        arrive=lambda barrier, count, pred=True: barrier.change(count) if pred else None,
     )
     copies = SimpleNamespace(
         async_copy_global_to_shared=lambda matrix, place, barrier, room: matrix.read(place, barrier, room),

@@ -6,25 +6,20 @@ are paired as everywhere in these pages. A mean over seeds has a t interval from
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
-
-import numpy as np
 
 from harness.record import Figure, Record
 
 from .. import facts
+from ..seeds import mean_interval, without_seed
 from ..view import View, mapping, plain
 from . import verdict
 from .claim import Claim, Condition, Form, Join
 
-T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)  # two-sided, by degrees of freedom from 1
 FEWEST_SEEDS = 3
-SEED = re.compile(r"-?seed\d+")
 UNITS: dict[Form, str] = {"ratio": "ratio", "speed-up": "ratio", "saving": "share", "change": "share",
                           "distance": "share"}  # fmt: skip
 FALLING = ("speed-up", "saving")
@@ -104,9 +99,9 @@ def candidates(join: Join, view: View) -> list[Evidence]:
     """At most one of a run, or one a group of seeds."""
     single = [one for case in view.cases if matches(join, case) and (one := single_case(join, view, case)) is not None]
     if join.pick == "mean":
-        groups: dict[tuple[str, str], list[Evidence]] = {}
+        groups: dict[str, list[Evidence]] = {}
         for one in single:
-            groups.setdefault((one.case.first.model, SEED.sub("", one.case.first.sizes)), []).append(one)
+            groups.setdefault(without_seed(one.case.first), []).append(one)
         return sorted((mean(group) for group in groups.values()), key=lambda one: -one.cases)
     if join.pick == "best" and single:
         sign = -1.0 if join.effect.larger else 1.0
@@ -128,7 +123,8 @@ def single_case(join: Join, view: View, case: facts.Case) -> Evidence | None:
     over = best(join.over, join.metric, view, case) if join.over else None
     if record is None or (join.over and over is None):
         return None
-    figure = quotient(join, view, record, over) if over is not None else recorded(record, join.metric)
+    signed = replace(join, form="change") if join.form == "distance" and join.pick == "mean" else join
+    figure = quotient(signed, view, record, over) if over is not None else recorded(record, join.metric)
     figure = known(figure, join.exact)
     scale = scaling(join, view, record) if figure is not None else None
     if figure is None or scale is None:
@@ -207,14 +203,14 @@ def scaling(join: Join, view: View, record: Record) -> float | None:
 
 
 def mean(group: Sequence[Evidence]) -> Evidence:
-    """The mean over seeds of signed changes, with a t interval from three on; the first stands for all."""
+    """The mean over seeds, with a t interval from three on; the first stands for all.
+
+    A distance is that of the mean change: seeds that lie on both sides of no change come out near it.
+    """
     first, n = group[0], len(group)
-    signed = np.array([one.figure.value for one in group])
-    if n < FEWEST_SEEDS:
-        return _of(first, Figure(float(signed.mean())), n)
-    spread = float(signed.std(ddof=1)) / math.sqrt(n) * T95[min(n - 1, len(T95)) - 1]
-    value = float(signed.mean())
-    return _of(first, Figure(value, value - spread, value + spread), n)
+    value, low, high = mean_interval([one.figure.value for one in group])
+    figure = Figure(value) if n < FEWEST_SEEDS else Figure(value, low, high)
+    return _of(first, distance(figure) if first.join.form == "distance" else figure, n)
 
 
 def hold(condition: Condition, view: View, record: Record, over: Record | None) -> Held:

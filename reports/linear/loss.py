@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import re
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,14 +14,13 @@ from ..figure import MAX_SERIES, Plot, Trace, line, rounded
 from ..lines import PLAIN_HUES
 from ..markup import Html
 from ..palette import INK, MARKERS, Look
+from ..seeds import mean_interval, points, without_seed
 from ..table import number, row, table
 from ..view import View, mapping, plain
 from .cases import BF16, FP8, LOSS, capped, emulated, linked, of, percent
 
 CLAIM = 0.0025
-T95 = (12.71, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 SERIES = "smoothed_loss"
-Points = dict[float, float]
 
 
 @dataclass(frozen=True)
@@ -88,14 +85,6 @@ class Family:
         return (max(ends) - min(ends)) / statistics.mean(ends) if len(ends) > 1 else None
 
 
-def points(record: Record, series: str) -> Points:
-    """Value by step; empty unless every step has a finite positive value."""
-    steps, found = record.series.get("step") or (), record.series.get(series) or ()
-    pairs = [(plain(s), plain(v)) for s, v in zip(steps, found, strict=False)]
-    kept = {s: v for s, v in pairs if s is not None and v is not None and math.isfinite(v) and v > 0}
-    return kept if len(kept) == len(steps) == len(found) else {}
-
-
 def families(view: View) -> list[Family]:
     """Models that were trained with and without FP8, those with most seeds and steps first."""
     groups: dict[str, list[Seed]] = {}
@@ -108,19 +97,9 @@ def families(view: View) -> list[Family]:
             continue
         found = Seed(case, int(seed or 0), without, within)
         if found.both(SERIES):
-            key = f"{case.first.model}/{re.sub(r'-seed[0-9]+', '', case.first.sizes)}"
-            groups.setdefault(key, []).append(found)
+            groups.setdefault(without_seed(case.first), []).append(found)
     made = [Family(key, tuple(sorted(seeds, key=lambda s: s.seed))) for key, seeds in groups.items()]
     return sorted(made, key=lambda family: (-len(family.seeds), -family.longest[0].end))
-
-
-def mean_interval(found: Sequence[float]) -> tuple[float, float, float]:
-    """Mean with its 95 % interval by Student's t; without bounds (infinite) for one value."""
-    mean = statistics.mean(found)
-    if len(found) < 2:
-        return mean, -math.inf, math.inf
-    half = T95[min(len(found) - 2, len(T95) - 1)] * statistics.stdev(found) / math.sqrt(len(found))
-    return mean, mean - half, mean + half
 
 
 def verdict(found: Sequence[float]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,10 +11,10 @@ from harness.units import DASH, digits, listed, some, whole
 
 from .. import facts
 from ..figure import MAX_SERIES, Plot, Trace, line, reference_line, rounded
-from ..linear.loss import Points, mean_interval, points
 from ..lines import PLAIN_HUES
 from ..markup import Html
 from ..palette import INK, MARKERS, Look
+from ..seeds import Points, mean_interval, points, without_seed
 from ..table import number, row, table
 from ..view import View
 from .cases import LOSS, MTP, NTP, PARALLEL, capped, hue_look, linked, of, size
@@ -100,8 +99,7 @@ def families(view: View) -> list[Family]:
             seed = int(size(case.first, "recipe", "seed") or 0)
             found = Seed(case, seed, passed[NTP], passed[technique])
             if found.both:
-                name = f"{case.first.model}/{re.sub(r'-seed[0-9]+', '', case.first.sizes)}"
-                groups.setdefault((technique, name), []).append(found)
+                groups.setdefault((technique, without_seed(case.first)), []).append(found)
     made = [Family(name, t, tuple(sorted(seeds, key=lambda s: s.seed))) for (t, name), seeds in groups.items()]
     return sorted(made, key=lambda f: (f.technique != MTP, -len(f.seeds), -f.seeds[0].end))
 

@@ -133,6 +133,13 @@ def test_a_mean_over_seeds_has_a_t_interval_from_three_on():
     assert two.figure.low is None and two.verdict == verdict.INCONCLUSIVE
 
 
+def test_the_distance_of_a_mean_keeps_the_signs_of_its_seeds():
+    here = seeds(1 / 0.996, 1 / 1.003, 1 / 1.002)  # changes of -0.4, +0.3 and +0.2 %
+    one = found(replace(SPEED, pick="mean", form="distance"), here)
+    assert one.figure.value == pytest.approx(0.001 / 3) and one.figure.low == 0.0
+    assert one.figure.high == pytest.approx(4.303 * 0.003786 / math.sqrt(3) + 0.001 / 3, rel=1e-3)
+
+
 def test_the_best_case_is_told_from_how_many_and_follows_the_claims_direction():
     pairs = [(record("new/a", 10.0, sizes=s), record("old/a", v, sizes=s)) for s, v in (("s1", 12.0), ("s2", 25.0))]
     here = view(*(r for pair in pairs for r in pair))

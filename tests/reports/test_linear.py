@@ -151,12 +151,6 @@ def test_the_verdict_is_of_the_whole_interval(found: list[float], said: str) -> 
     assert said in loss.verdict(found)
 
 
-def test_the_interval_is_student_s(view: View) -> None:
-    mean, low, high = loss.mean_interval([1.0, 2.0, 3.0])
-    assert mean == 2 and high - mean == pytest.approx(4.303 / 3**0.5) and mean - low == pytest.approx(high - mean)
-    assert [loss.mean_interval([v])[0] for v in (1.0,)] == [1.0]
-
-
 def test_seeds_are_paired_and_read_at_their_last_common_step(tmp_path: Path) -> None:
     records = [loss_record(seed, t, off=0.002) for seed in range(3) for t in ("bf16", "fp8")]
     cut = replace(records[-1], series={k: v[:-2] for k, v in records[-1].series.items()})

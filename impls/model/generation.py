@@ -190,7 +190,7 @@ def put_rows(x_BSD: Tensor, positions_BT: Tensor, rows_BTD: Tensor) -> None:
 
 def captured(generation: Plain) -> Plain:
     """The same with its step replayed from a CUDA graph: one launch instead of hundreds. Needs a GPU and a model whose
-    layers do not ask the host anything, such as the mixture "grouped-mm"; greedy choice only. Untested on a GPU."""
+    layers do not ask the host anything, such as the mixture "grouped-mm"; greedy choice only."""
     server = generation.server
     generation.begin(
         torch.zeros(server.batch, 1, dtype=torch.int64, device=server.device), torch.ones_like(generation.known_B)

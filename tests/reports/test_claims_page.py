@@ -21,7 +21,7 @@ from reports.claims.claim import Claim, Condition, Effect, Join, Source
 from reports.claims.evidence import Evidence, evidence, judge
 from reports.palette import Palette
 from reports.view import View
-from tests.reports import made
+from tests.reports import made, made_objective
 from tests.reports.conftest import Built
 from tests.reports.test_browser import BROWSER
 from tests.reports.test_hostile import EVIL, OURS, Elements
@@ -138,6 +138,14 @@ def test_the_distance_of_a_mean_keeps_the_signs_of_its_seeds():
     one = found(replace(SPEED, pick="mean", form="distance"), here)
     assert one.figure.value == pytest.approx(0.001 / 3) and one.figure.low == 0.0
     assert one.figure.high == pytest.approx(4.303 * 0.003786 / math.sqrt(3) + 0.001 / 3, rel=1e-3)
+
+
+def test_the_interval_of_a_share_ends_at_its_bounds():
+    figures = [{"acceptance": Figure(value)} for value in (0.3, 0.9, 0.95)]
+    records = [record("new/a", sizes=f"s9-seed{n}", figures=each) for n, each in enumerate(figures)]
+    join = Join("accepted", "a.run", of="new/*", metric="acceptance", pick="mean", effect=Effect(0.8, 0.9))
+    one = found(join, view(*records, metrics=made_objective.METRICS))
+    assert (one.figure.low, one.figure.high, one.cases) == (0.0, 1.0, 3)
 
 
 def test_the_best_case_is_told_from_how_many_and_follows_the_claims_direction():

@@ -185,6 +185,22 @@ CLAIMS = (
             Sum("250B: MLA over MHA", "576 / (2 × 56 × 128) elements a layer", LARGE_SHARE, "share", 0.04, 0.005),
         ),
         note="One score of the smaller model drops. The larger MHA model's cache fits 56 heads of 128, not V2's 128.",
+        joins=(
+            Join(
+                "Change of validation bits a byte, a dense model with MLA over one with MHA: below 0 MLA is better",
+                "model.ladder",
+                of="mla-dense-bf16-ntp/*",
+                over="mha-dense-bf16-ntp/*",
+                metric="validation_bits",
+                form="change",
+                effect=Effect(none=0.0, larger=False),
+                conditions=(
+                    Condition("Model and data", "16B and 250B, mixtures", ours="a small dense model of bytes, minutes"),
+                    Condition("Quality", "scores", ours="bits a byte", essential=False),
+                    Condition("Parameters", "about equal", ours="equal heads; counts differ", essential=False),
+                ),
+            ),
+        ),
     ),
     Claim(
         "V2-7",

@@ -14,7 +14,7 @@ import pytest
 
 from harness.record import slug
 from reports import website
-from tests.reports import made_ffn, made_linear
+from tests.reports import made_ffn, made_linear, made_model, made_objective
 from tests.reports.conftest import Built
 
 BROWSER = next(
@@ -22,7 +22,7 @@ BROWSER = next(
 )
 GPU = "2026-03-01T10-00-00-gpu"
 PAGES = [f"{GPU}/attention.html", f"{GPU}/environment.html", f"{GPU}/case/{slug('attention.decode/v3/b16-s4096')}.html",
-         "ffn/ffn.html", "linear/linear.html"]  # fmt: skip
+         "ffn/ffn.html", "linear/linear.html", "objective/objective.html", "model/model.html"]  # fmt: skip
 PROBE = """<script>addEventListener("load", function () { setTimeout(function () {
   var wide = document.documentElement.scrollWidth - document.documentElement.clientWidth;
   var boxes = Array.from(document.querySelectorAll(".plot")).filter(function (b) { return !b.closest("[hidden]"); });
@@ -33,11 +33,16 @@ PROBE = """<script>addEventListener("load", function () { setTimeout(function ()
 
 @pytest.fixture(scope="module")
 def built(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Built:
-    """The site of all made-up runs with one of the ffn and one of the linear study."""
+    """The site of all made-up runs with one each of the other studies."""
     top = tmp_path_factory.mktemp("browser")
     folder = made_ffn.run(top / "ffn", "layers", "balance", "parallel", name="ffn")
-    second = made_linear.run(top / "linear", *made_linear.PARTS, name="linear")
-    found = website.find(top, top, [*(run.folder for run in built.found.runs), folder, second])
+    others = [
+        folder,
+        made_linear.run(top / "linear", *made_linear.PARTS, name="linear"),
+        made_objective.run(top / "objective", "steps", "generation", "loss", name="objective"),
+        made_model.run(top / "model", "ladder", "passes", name="model"),
+    ]
+    found = website.find(top, top, [*(run.folder for run in built.found.runs), *others])
     website.build(found, top / "site", top)
     return Built(top / "site", found, {})
 

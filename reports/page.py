@@ -28,6 +28,7 @@ BADGES = {
     "GPU": "gpu",
 }
 SITE = (("Claims", "claims.html"),)  # pages of the whole site beside the overview
+PAGES_OF_RUN = ("roofline", "method", "environment")  # beside one a study
 SIGNS = {"passed": "✓", "unavailable": DASH, "incorrect": "✗"}
 
 
@@ -125,7 +126,7 @@ def header(place: Place, views: Sequence[View], pages: Callable[[View], set[str]
     view = place.view
     items: list[Html] = []
     if view:
-        names = [*((s, f"{s}.html") for s in view.studies()), ("environment", "environment.html")]
+        names = [(name, f"{name}.html") for name in (*view.studies(), *PAGES_OF_RUN)]
         for name, page in names:
             current = "page" if page == place.page else None
             items.append(tag("a", name.capitalize(), href=place.within(page), aria_current=current))

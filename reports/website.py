@@ -10,10 +10,10 @@ from pathlib import Path
 
 from harness.record import Run, read_runs, slug
 
-from . import claims, contest, environment, overview, study
+from . import claims, contest, environment, method, overview, roofline, study
 from .folder import finish, start
 from .markup import Html
-from .page import Place, shell
+from .page import PAGES_OF_RUN, Place, shell
 from .palette import Palette
 from .view import View, folder_names, page_of
 
@@ -127,6 +127,8 @@ def attempt(view: View, problems: list[str]) -> dict[str, tuple[str, Html]]:
 def pages(view: View) -> dict[str, tuple[str, Html]]:
     """Title and content of each page of a run, by its path in the run's folder."""
     found = {f"{slug(name)}.html": (name.capitalize(), study.page(view, name)) for name in view.studies()}
+    found["roofline.html"] = ("Roofline", roofline.page(view))
+    found["method.html"] = ("Method", method.page(view))
     found["environment.html"] = ("Environment", environment.page(view))
     for case in view.cases:
         found[page_of(case.id)] = (case.id, contest.page(view, case))
@@ -135,7 +137,8 @@ def pages(view: View) -> dict[str, tuple[str, Html]]:
 
 def names(view: View) -> set[str]:
     """The pages a run has."""
-    return {*(f"{slug(s)}.html" for s in view.studies()), "environment.html", *(page_of(c.id) for c in view.cases)}
+    own = {*(f"{slug(s)}.html" for s in view.studies()), *(f"{name}.html" for name in PAGES_OF_RUN)}
+    return own | {page_of(c.id) for c in view.cases}
 
 
 def write(folder: Path, place: Place, views: Sequence[View], title: str, content: Html) -> Path:

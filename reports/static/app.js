@@ -126,6 +126,18 @@
     });
     choose(state().get(name) || "");
   }
+  function fits(facet, values) { return !facet.value || values[facet.dataset.name] === facet.value; }
+  /* Series that carry a facet's value follow it; a figure of which nothing is left is hidden. */
+  function sift(section, facets) {
+    if (!facets.length) { return; }
+    section.querySelectorAll(".plot").forEach(function (box) {
+      var bound = box.spec.data.filter(function (trace) { return trace.meta; });
+      bound.forEach(function (trace) {
+        trace.visible = facets.every(function (facet) { return fits(facet, trace.meta); });
+      });
+      if (bound.length) { box.closest("figure").hidden = !bound.some(function (trace) { return trace.visible; }); }
+    });
+  }
   function prepareFilter() {
     document.querySelectorAll(".filter").forEach(function (input) {
       var section = input.closest("section"), told = section.querySelector(".filtered");
@@ -141,13 +153,14 @@
           }
           var text = ((row.dataset.case || "") + " " + row.textContent).toLowerCase();
           row.hidden = !words.every(function (word) { return text.indexOf(word) >= 0; }) ||
-            !facets.every(function (facet) { return !facet.value || row.dataset[facet.dataset.name] === facet.value; });
+            !facets.every(function (facet) { return fits(facet, row.dataset); });
           if (row.hidden) { hidden += 1; } else { any = true; }
         });
         if (group) { group.hidden = !any; }
+        sift(section, facets);
         told.textContent = hidden ? hidden + " " + (told.dataset.what || "rows") + " hidden" : "";
       }
-      facets.forEach(function (facet) { prepareFacet(facet, apply); });
+      facets.forEach(function (facet) { prepareFacet(facet, function () { apply(); figures(); }); });
       input.value = state().get("q") || "";
       input.addEventListener("input", function () { apply(); remember("q", input.value); });
       apply();

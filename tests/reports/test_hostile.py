@@ -105,7 +105,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def test_no_word_of_a_record_becomes_markup(hostile: dict[str, str]) -> None:
-    assert len(hostile) == 6
+    assert len(hostile) == 8
     for name, text in hostile.items():
         page = Elements(text)
         assert page.tags <= set(OURS.split()) and not [word for word in page.attributes if word.startswith("on")], name

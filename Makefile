@@ -29,7 +29,7 @@ then_report = status=$$?; case $$status in 2|130) ;; *) $(MAKE) --no-print-direc
 # A page of its own, where plotly is; followed by its arguments.
 drawn = $(PY) -c 'import plotly' 2>/dev/null && $(PY) -m reports.$(1)
 
-.PHONY: help bench bench-ep balance ladder list test exact baseline gate gate-experiment compare history export import report keep serve lint clean
+.PHONY: help bench bench-ep balance ladder list test exact baseline gate gate-experiment doctor compare history export import report keep serve lint clean
 
 help: ## this list
 	@echo "whalebench: what do DeepSeek's ideas buy, on this machine?"; echo
@@ -81,6 +81,9 @@ gate: $(READY) ## BASE=origin/main against the working tree: make exact, then bo
 gate-experiment: $(READY) ## how often the timing gate is wrong, quiet and beside busy neighbours, 45 minutes (N=40)
 	@$(PY) -m harness.gate_experiment --runs "$${N:-40}" $(if $(K),--match "$$K") \
 		$(if $(BUDGET),--budget "$$BUDGET") $(if $(OUT),--out "$$OUT")
+
+doctor: $(READY) ## is this machine fit to benchmark; changes no setting (DEVICE= JSON=1)
+	@$(PY) -m harness.doctor $(if $(DEVICE),--device "$$DEVICE") $(if $(JSON),--json)
 
 compare: $(READY) ## two runs, record files or git revisions, a verdict each time (A= B= TOLERANCE=%  JSON=1)
 	@test -n "$$A" -a -n "$$B" || { echo "make compare A=earlier B=later: run folders, record files or git revisions"; exit 2; }; \

@@ -21,14 +21,21 @@ THROTTLE = {
 }
 
 
-def _nvml() -> Any | None:
+def opened() -> tuple[Any | None, str]:
+    """NVML's Python module, ready for use, or None and why not in a few words."""
     try:
         import pynvml
-
+    except ImportError:
+        return None, "the package nvidia-ml-py is not installed"
+    try:
         pynvml.nvmlInit()
-    except Exception:  # the binding, the library or the driver is missing: each its own exception type
-        return None
-    return pynvml
+    except Exception as error:  # the library or the driver is missing or does not answer: each its own exception type
+        return None, f"NVML says: {error}"
+    return pynvml, ""
+
+
+def _nvml() -> Any | None:
+    return opened()[0]
 
 
 def _read(query: Any, *arguments: Any) -> Any:

@@ -32,6 +32,7 @@ def page(views: Sequence[View], claims: Html) -> Html:
             id="coverage",
         ),
         tag("section", tag("h2", "What this does not show"), tag("p", LIMITS)),
+        tag("p", "All answers in one file, to send or to keep: ", tag("a", "summary.html", href="summary.html"), "."),
     )
 
 

@@ -154,7 +154,7 @@ def folder_names(runs: Sequence[Run]) -> list[str]:
     taken: list[str] = []
     for run in runs:
         name = re.sub(r"[^A-Za-z0-9._+-]", "-", run.header.run).strip(".") or "run"
-        while name in (*taken, "static", "index.html", "claims.html"):
+        while name in (*taken, "static", "history", "compare", "index.html", "claims.html", "summary.html"):
             name += "-2"
         taken.append(name)
     return taken

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from harness.record import Run, read_runs, slug
 
-from . import claims, contest, environment, method, overview, roofline, study
+from . import claims, contest, environment, method, overview, roofline, study, summary
 from .folder import finish, start
 from .markup import Html
 from .page import PAGES_OF_RUN, Place, shell
@@ -105,7 +105,9 @@ def build(found: Found, out: Path, root: Path) -> list[Path]:
     written = [
         write(partial, Place(), shown, "Overview", overview.page(shown, line)),
         write(partial, Place(page="claims.html"), shown, "Claims", claims.page(judged)),
+        Path(summary.NAME),
     ]
+    (partial / summary.NAME).write_text(summary.page(shown, judged), encoding="utf-8")
     for view, content in made:
         for page, (title, body) in content.items():
             written.append(write(partial, Place(view, page), shown, title, body))

@@ -291,6 +291,8 @@ def test_counts_and_rules_are_complete(page: str):
 
 def test_the_page_is_in_the_navigation_and_on_the_overview(built: Built):
     for name, text in built.pages.items():
+        if name == "summary.html":  # one file for itself
+            continue
         up = "../" * name.count("/")
         assert f'<a href="{up}claims.html"' in text.split("<main")[0], name
     overview = built.pages["index.html"].split('id="claims"')[1].split("</section>")[0]

@@ -19,7 +19,7 @@ EVIL = "<img src=x onerror=alert(1)>&amp;\"'</script>"
 OURS = (
     "html head meta title link script body header nav main footer section article div p span a strong b i small sup "
     "code h1 h2 h3 figure figcaption details summary table thead tbody tr th td ul li dl dt dd label select option "
-    "button input"
+    "button input style svg line circle"
 )
 
 
@@ -105,7 +105,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def test_no_word_of_a_record_becomes_markup(hostile: dict[str, str]) -> None:
-    assert len(hostile) == 8
+    assert len(hostile) == 9
     for name, text in hostile.items():
         page = Elements(text)
         assert page.tags <= set(OURS.split()) and not [word for word in page.attributes if word.startswith("on")], name

@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,11 @@ class Ladder:
             raise Refused(f"RESUME={folder}: it reads {kept['label']} with another digest; begin a new run")
         return cls(plan, corpus, folder, run.header, price)
 
+    @cached_property
+    def xz_bits(self) -> float:
+        """Bits a byte of a general compressor on the whole validation part, beside which validation stands."""
+        return self.corpus.xz_bits
+
     def run(self, say: Callable[[str], None] = print) -> list[Record]:
         """Train what is not trained, let all generate, and record each."""
         plan, checkpoints = self.plan, self.folder / "checkpoints"
@@ -156,6 +162,7 @@ class Ladder:
             "train_loss": training.curves["train_loss"][-1],
             "train_rate": recipe.batch * recipe.length / (times.value * 1e-9),
             **sizes(training),
+            "xz_bits": self.xz_bits,
             "steps": training.done,
             **{f"generate_rate_{batch}": rate for batch, rate in served.rates.items()},
         }
@@ -286,7 +293,8 @@ def main(words: list[str] | None = None) -> int:
         hint = f"; continue with RESUME={ladder.folder.name}" if ladder else ""
         print(f"\nstopped{hint}", file=sys.stderr)
         return 130
-    print("\n".join(["", *tables(records), f"{len(records)} records: {ladder.folder}"]))
+    compressed = f"  xz -9e on the whole validation part: {ladder.xz_bits:.3f} bits/byte"
+    print("\n".join(["", *tables(records), compressed, f"{len(records)} records: {ladder.folder}"]))
     return 1 if any(record.status != "passed" for record in records) else 0
 
 

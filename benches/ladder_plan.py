@@ -24,6 +24,7 @@ METRICS = {
     metric.name: metric
     for metric in (
         *ladder_trial.METRICS,
+        Metric("xz_bits", "bits/byte", "lower", "Bits a byte of xz -9e on the whole validation part."),
         Metric("step_time", "ns", "lower", "Median wall time of a whole training step, AdamW included."),
         Metric("train_rate", "tokens/s", "higher", "Tokens of a training step over its median time."),
         Metric("generate_rate_1", "tokens/s", "higher", "New tokens a second, greedy, one sequence, prompt included."),

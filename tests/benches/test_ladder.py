@@ -11,6 +11,7 @@ from benches import ladder
 from benches.ladder_plan import METRICS, cpu_plan, gpu_plan, tiny_plan
 from harness.record import read_run
 from impls.composed.combination import AXES, combinations
+from impls.model.corpus import read_corpus
 from impls.model.shape import parameters
 
 ROWS = "".join(f"row {number} is {number * number % 97}\n" for number in range(9000))
@@ -63,6 +64,8 @@ def test_a_stopped_ladder_is_finished_with_the_same_curves(tmp_path, data, monke
     assert ladder.main([*arguments(whole, data, "--steps", "4"), "--price", "3.6"]) == 0
     shown = capsys.readouterr().out
     assert "4 records" in shown and "kv_bytes: no effects are told: 12 of 16 combinations have no figure" in shown
+    (bits,) = {r.value("xz_bits") for r in read_run(only_run(whole)).records}
+    assert bits == pytest.approx(read_corpus(data).xz_bits) and f"validation part: {bits:.3f} bits/byte" in shown
     real, settled = ladder.fit, []
 
     def stopped(models, windows_BT, stops, folder, reached):

@@ -151,7 +151,9 @@ def log_axis(title: str, values: Sequence[float], unit: str) -> dict[str, Any]:
         if high / low > 100
         else (1, 2, 5)
         if high / low > 3
-        else (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9)
+        else (1, 1.5, 2, 3, 5, 7)
+        if high / low > 1.5
+        else (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8)
     )
     decades = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 2)
     ticks = [rounded(step * 10.0**decade) for decade in decades for step in steps]

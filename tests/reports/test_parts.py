@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -22,6 +24,16 @@ def test_log_ticks_cover_the_values_and_carry_units() -> None:
     assert "1\u202fµs" in axis["ticktext"] and len(axis["tickvals"]) == len(axis["ticktext"])
     low, high = axis["range"]
     assert 10**low < 180 and 10**high > 2.1e6
+
+
+@pytest.mark.parametrize("ratio", [1.0, 1.1, 1.3, 1.5, 1.6, 2.0, 2.5, 3.0])
+@pytest.mark.parametrize("low", [0.5, 0.83, 1.0, 2.1, 6.5])
+def test_labels_of_a_short_axis_do_not_touch_on_a_telephone(low: float, ratio: float) -> None:
+    axis = log_axis("Time over", [low, low * ratio], "ratio")
+    near, far = axis["range"]
+    ticks = [math.log10(v) for v in axis["tickvals"] if near <= math.log10(v) <= far]
+    pixels = [230 * (b - a) / (far - near) for a, b in pairwise(ticks)]  # of 390, beside the names of rows
+    assert ticks and all(gap > 34 for gap in pixels)
 
 
 def test_text_is_escaped_and_markup_is_not() -> None:

@@ -30,8 +30,14 @@ PLAIN, IN_FP8 = (tuple(one.name for one in combinations() if one.linear == linea
 ENDS, PLAIN_ENDS, FP8_ENDS = (FEW[0], FEW[-1]), (PLAIN[0], PLAIN[-1]), (IN_FP8[0], IN_FP8[-1])
 PLAIN_FEW = (*(name for name in FEW if name in PLAIN), PLAIN[-1])
 WORDS = {
-    **{SIXTEEN: "", PLAIN: "bf16", IN_FP8: "fp8", FEW: "few", PLAIN_FEW: "few-bf16"},
-    **{ENDS: "ends", PLAIN_ENDS: "ends-bf16", FP8_ENDS: "ends-fp8"},
+    SIXTEEN: "",
+    PLAIN: "bf16",
+    IN_FP8: "fp8",
+    FEW: "few",
+    PLAIN_FEW: "few-bf16",
+    ENDS: "ends",
+    PLAIN_ENDS: "ends-bf16",
+    FP8_ENDS: "ends-fp8",
 }
 DRAWN = Recipe(0, batch=4, length=32)
 

@@ -83,3 +83,10 @@ def test_the_ladder_and_its_shortened_form_have_one_vocabulary():
 
 def test_a_named_model_has_no_weights_here():
     assert workloads("v3") == []
+
+
+def test_no_contender_is_compiled_ahead_of_time_at_a_gpus_sizes():
+    """The exact gate sets up whoever needs Triton on a machine without a GPU: gigabytes of weights, and loops over
+    experts that ask what they chose."""
+    known = load("impls").implementations
+    assert not [one for name in OPERATIONS - {"model.ladder"} for one in known[name].values() if "triton" in one.needs]

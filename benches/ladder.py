@@ -4,7 +4,8 @@
 lets all generate under the same load, and writes a run: one record a combination. The closing tables say what a choice
 does averaged over the others, in pairs, when it is left out of all four, and when it is added on the way up. A small
 model shows the direction, not the size, and one seed does not separate losses that are close. What was stopped goes on
-with RESUME=. Not here: joules a token and the largest batch that fits, which need a GPU.
+with RESUME=, and so does what the budget ended before its last step, all sixteen at the same one. Not here: joules a
+token and the largest batch that fits, which need a GPU.
 """
 
 from __future__ import annotations
@@ -39,13 +40,15 @@ from impls.composed.ladder_trial import NAME, sizes
 from impls.model import checkpoint
 from impls.model.corpus import Corpus, read_corpus, windows
 from impls.model.generation import Outcome, Plain, Speculative
-from impls.model.loop import fit, points, resume
+from impls.model.loop import SAVING_SHARE, fit, points, resume
 from impls.model.training import Training
 
 ROOT = Path(__file__).parents[1]
 BATCHES = (1, 8)
 ROUNDS = 3
-KEPT = ("preset", "steps", "product", "device", "budget")
+KEPT = ("preset", "steps", "product", "device", "budget", "threads")
+MARGIN, OVERRUN = 0.85, 40.0  # of the budget that is planned; seconds on top of it in which a stretch must end
+TIMED = 3
 TOLD = {"step_time": True, "generate_rate_1": True, "generate_rate_8": True, "kv_bytes": True, "validation_bits": False}
 
 
@@ -62,14 +65,14 @@ class Ladder:
 
     def __init__(self, plan: Plan, corpus: Corpus, folder: Path, header: Header, price: float | None) -> None:
         self.plan, self.corpus, self.folder, self.header, self.price = plan, corpus, folder, header, price
-        self.writer = RunWriter(folder)
+        self.writer, self.until, self.short = RunWriter(folder), math.inf, False
 
     @classmethod
     def begin(cls, plan: Plan, runs: Path, data: str | None, price: float | None) -> Ladder:
         """A new run. Raises Refused for a request that cannot be met."""
-        corpus = corpus_of(plan, data)
-        if plan.steps is None:
-            plan = replace(plan, steps=affordable(plan, corpus))
+        begun, corpus = time.monotonic(), corpus_of(plan, data)
+        asked = plan
+        plan, after = settled(asked, corpus, begun)
         now = datetime.datetime.now().astimezone()
         name = f"{now:%Y%m%d-%H%M%S}-model-ladder-{git_state(ROOT)['commit'] or 'nocommit'}"
         kept = {name: getattr(plan, name) for name in KEPT} | {"data": data} | described(corpus)
@@ -78,6 +81,8 @@ class Ladder:
         header = Header(name, started, fingerprint(ROOT), {}, options, {**COMMON, **METRICS})
         ladder = cls(plan, corpus, runs / name, header, price)
         ladder.writer.header(header)
+        if asked.steps is None:
+            ladder.until = begun + asked.budget + OVERRUN - after
         return ladder
 
     @classmethod
@@ -89,8 +94,9 @@ class Ladder:
             plan = replace(PLANS[kept["preset"]](), **{name: kept[name] for name in KEPT})
         except (OSError, ValueError, KeyError) as error:
             raise Refused(f"RESUME={folder}: this is no ladder that can be finished: {error}") from error
-        if len(run.records) == len(combinations()):
-            raise Refused(f"RESUME={folder}: all {len(run.records)} combinations are recorded")
+        done = {r.technique for r in run.records if r.timing.get("steps") == plan.steps}
+        if done >= {one.name for one in combinations()}:
+            raise Refused(f"RESUME={folder}: all {len(done)} combinations are recorded")
         corpus = corpus_of(plan, kept["data"])
         if corpus.digest != kept["digest"]:
             raise Refused(f"RESUME={folder}: it reads {kept['label']} with another digest; begin a new run")
@@ -104,6 +110,7 @@ class Ladder:
     def run(self, say: Callable[[str], None] = print) -> list[Record]:
         """Train what is not trained, let all generate, and record each."""
         plan, checkpoints = self.plan, self.folder / "checkpoints"
+        torch.set_num_threads(plan.threads or torch.get_num_threads())
         data_N = self.corpus.train_N
         models = {one.name: plan.training(one, data_N) for one in combinations()}
         try:
@@ -113,22 +120,27 @@ class Ladder:
             raise Refused(f"RESUME={self.folder}: {error}") from error
         windows_BT = windows(self.corpus.validation_N, plan.windows, plan.recipe.length)
 
-        def reached(stop: int, left: float) -> None:
+        def reached(stop: int, left: float) -> bool:
             bits = [t.curves["validation_bits"][-1] for t in models.values() if t.curves]
             say(f"[{stop:>4}/{plan.steps}] {min(bits):.3f} to {max(bits):.3f} bits/byte · {duration(left)} left")
+            stretch = left / max(1, sum(later > stop for later in stops))
+            self.short = stop < stops[-1] and time.monotonic() + stretch > self.until
+            return self.short
 
-        failed = fit(models, windows_BT, points(plan.steps or 0, plan.stops), checkpoints, reached=reached)
+        stops = points(plan.steps or 0, plan.stops)
+        failed = fit(models, windows_BT, stops, checkpoints, reached=reached)
         going = {name: training for name, training in models.items() if name not in failed}
         served = serve(plan, going, windows(self.corpus.validation_N, max(BATCHES), plan.prompt))
+        finished = [name for name, training in models.items() if training.done == plan.steps]
         records = [self._record(one, models[one.name], served, failed) for one in combinations()]
-        for name in models:
+        for name in finished:
             (checkpoints / f"{name}{checkpoint.SUFFIX}").unlink(missing_ok=True)
         return records
 
     def _record(
         self, one: Combination, training: Training, served: Mapping[str, Served], failed: Mapping[str, str]
     ) -> Record:
-        plan, why = self.plan, failed.get(one.name)
+        plan, why, steps = self.plan, failed.get(one.name), training.done  # counting memory takes a step more
         record = Record(
             f"{NAME}/{plan.model}/s{plan.steps}",
             "model",
@@ -147,7 +159,7 @@ class Ladder:
             reason=why,
             figures={} if why else self._figures(training, served[one.name]),
             series=dict(training.curves),
-            timing={"clock": "wall", "steps": training.done, "pairing": "interleaved"},
+            timing={"clock": "wall", "steps": steps, "pairing": "interleaved", "threads": plan.threads},
             doc=f"The model with {one.told}.",
         )
         self.writer.record(record, self.header.metrics)
@@ -176,8 +188,12 @@ class Ladder:
         return figures
 
 
-def serve(plan: Plan, models: Mapping[str, Training], prompts_BP: Tensor) -> dict[str, Served]:
-    """All generate the same number of tokens after the same prompts, in turn, `ROUNDS` times; rates are medians."""
+def serve(
+    plan: Plan, models: Mapping[str, Training], prompts_BP: Tensor, rounds: int | None = None
+) -> dict[str, Served]:
+    """All generate the same number of tokens after the same prompts, in turn, `ROUNDS` times after one that does not
+    count; rates are medians, and not a number where `rounds` is 0."""
+    rounds = ROUNDS if rounds is None else rounds
     prompts_BP = prompts_BP[:, : plan.prompt].to(plan.device)
     found: dict[str, dict[int, float]] = {name: {} for name in models}
     outcomes: dict[str, Outcome] = {}
@@ -189,7 +205,7 @@ def serve(plan: Plan, models: Mapping[str, Training], prompts_BP: Tensor) -> dic
         for name, training in models.items():
             kind = Speculative if training.model.ahead else Plain
             servers[name] = kind(training.model, len(given_BP), plan.prompt, plan.count)
-        for number in range(1 + ROUNDS):
+        for number in range(1 + rounds):
             for name, server in servers.items():
                 begun = time.perf_counter()
                 outcomes[name] = server.run(given_BP, lengths_B)
@@ -198,7 +214,7 @@ def serve(plan: Plan, models: Mapping[str, Training], prompts_BP: Tensor) -> dic
                 if number:
                     seconds[name].append(time.perf_counter() - begun)
         for name in models:
-            found[name][batch] = len(given_BP) * plan.count / float(np.median(seconds[name]))
+            found[name][batch] = len(given_BP) * plan.count / float(np.median(seconds[name] or [math.nan]))
     return {name: Served(rates, outcomes[name]) for name, rates in found.items()}
 
 
@@ -224,16 +240,41 @@ def corpus_of(plan: Plan, data: str | None) -> Corpus:
         raise Refused(f"DATA={data or ''}: {error}") from error
 
 
-def affordable(plan: Plan, corpus: Corpus) -> int:
-    """Steps that the budget allows, by two steps of each combination, the second of which counts."""
-    total = 0.0
+def settled(plan: Plan, corpus: Corpus, begun: float) -> tuple[Plan, float]:
+    """The plan with threads and steps set, by timing models that are thrown away, and the seconds that all of them take
+    after the last step: generation, and what counts memory. All sixteen train, however few steps that leaves."""
+    if plan.threads and plan.steps:
+        return plan, 0.0
+    ends = combinations()[0], combinations()[-1]
+    counts = (plan.threads,) if plan.threads else sorted({1, torch.get_num_threads()})
+    stepping = {threads: sum(stepped(plan, one, corpus, threads)[1] for one in ends) for threads in counts}
+    plan = replace(plan, threads=min(stepping, key=lambda threads: stepping[threads]))
+    if plan.steps is not None:
+        return plan, 0.0
+    step = validation = after = 0.0
     for one in combinations():
-        training = plan.training(one, corpus.train_N)
-        for _ in range(2):
-            training.advance()
-        total += training.times[-1] * 1e-9
-    share = 0.75  # the rest is for validations, checkpoints and generation
-    return max(LEAST_STEPS, int(plan.budget * share / total))
+        training, seconds = stepped(plan, one, corpus, plan.threads)
+        marks = [time.monotonic()]
+        training.evaluate(windows(corpus.validation_N, plan.windows, plan.recipe.length))
+        marks.append(time.monotonic())
+        serve(plan, {one.name: training}, windows(corpus.validation_N, max(BATCHES), plan.prompt), rounds=0)
+        marks.append(time.monotonic())
+        if one in ends:
+            peak_of(training, plan.device)
+            after += (time.monotonic() - marks[-1]) * len(combinations()) / len(ends)
+        step, validation = step + seconds, validation + marks[1] - marks[0]
+        after += (marks[2] - marks[1]) * (1 + ROUNDS)
+    seconds = MARGIN * (plan.budget - (time.monotonic() - begun)) - after - plan.stops * validation
+    return replace(plan, steps=max(LEAST_STEPS, int(seconds * (1 - SAVING_SHARE) / step))), after
+
+
+def stepped(plan: Plan, one: Combination, corpus: Corpus, threads: int | None) -> tuple[Training, float]:
+    """A training of a few steps with so many threads, and the seconds of its median step but the first."""
+    torch.set_num_threads(threads or torch.get_num_threads())
+    training = plan.training(one, corpus.train_N)
+    for _ in range(1 + TIMED):
+        training.advance()
+    return training, float(np.median(training.times[1:])) * 1e-9
 
 
 def tables(records: list[Record]) -> list[str]:
@@ -294,7 +335,8 @@ def main(words: list[str] | None = None) -> int:
         print(f"\nstopped{hint}", file=sys.stderr)
         return 130
     compressed = f"  xz -9e on the whole validation part: {ladder.xz_bits:.3f} bits/byte"
-    print("\n".join(["", *tables(records), compressed, f"{len(records)} records: {ladder.folder}"]))
+    short = [f"  the time was up before the last step; finish with RESUME={ladder.folder.name}"] * ladder.short
+    print("\n".join(["", *tables(records), compressed, *short, f"{len(records)} records: {ladder.folder}"]))
     return 1 if any(record.status != "passed" for record in records) else 0
 
 

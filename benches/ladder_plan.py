@@ -36,7 +36,11 @@ METRICS = {
 
 @dataclass(frozen=True)
 class Plan:
-    """Sizes of the models, which are one but for the axes, and of the training; steps None: what the budget allows."""
+    """Sizes of the models, which are one but for the axes, and of the training.
+
+    steps    None: what the budget allows
+    threads  None: one or all, whichever is faster when the run begins
+    """
 
     preset: str
     shape: ModelShape
@@ -46,6 +50,7 @@ class Plan:
     device: str
     steps: int | None = None
     budget: float = BUDGET
+    threads: int | None = None
     stops: int = STOPS
     prompt: int = 32
     count: int = 64

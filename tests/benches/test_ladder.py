@@ -99,6 +99,49 @@ def test_a_stopped_ladder_is_finished_with_the_same_curves(tmp_path, data, monke
     assert "all 4 combinations are recorded" in capsys.readouterr().err
 
 
+def test_a_ladder_whose_time_is_up_leaves_nothing_out_and_is_finished(tmp_path, data, monkeypatch, capsys):
+    """All are recorded at the same step, and the rest of the steps gives the curves of a ladder that was not short."""
+    few = combinations()[::5]
+    monkeypatch.setattr(ladder, "combinations", lambda: few)
+    monkeypatch.setattr(ladder, "ROUNDS", 1)
+    monkeypatch.setattr(ladder, "LEAST_STEPS", 4)
+    monkeypatch.setattr(ladder, "OVERRUN", -1e6)
+    assert ladder.main(arguments(tmp_path, data, "--budget", "0.01")) == 0
+    folder = only_run(tmp_path)
+    assert f"the time was up before the last step; finish with RESUME={folder.name}" in capsys.readouterr().out
+    run = read_run(folder)
+    assert [r.technique for r in run.records] == [one.name for one in few]
+    assert {r.timing["steps"] for r in run.records} == {1} and all(r.status == "passed" for r in run.records)
+    kept = run.header.options["ladder"]
+    assert kept["steps"] == 4 and kept["threads"] == 1 and run.records[0].timing["threads"] == 1
+    assert ladder.main(arguments(tmp_path, data, "--resume", folder.name)) == 0
+    assert "the time was up" not in capsys.readouterr().out and not list((folder / "checkpoints").iterdir())
+    whole = tmp_path / "whole"
+    assert ladder.main(arguments(whole, data, "--steps", "4")) == 0
+    for expected, found in zip(read_run(only_run(whole)).records, read_run(folder).records, strict=True):
+        assert found.series == expected.series and found.timing["steps"] == 4
+
+
+def test_steps_follow_from_the_budget_and_threads_from_timing(data, monkeypatch):
+    few = combinations()[::15]
+    monkeypatch.setattr(ladder, "combinations", lambda: few)
+    corpus, costs = ladder.corpus_of(tiny_plan(), data), {1: 0.02, 3: 0.01}
+    monkeypatch.setattr(ladder.torch, "get_num_threads", lambda: 3)
+    real = ladder.stepped
+    monkeypatch.setattr(ladder, "stepped", lambda plan, one, c, threads: (real(plan, one, c, 1)[0], costs[threads]))
+    monkeypatch.setattr(ladder, "peak_of", lambda training, device: 0)
+    begun = ladder.time.monotonic()
+    for budget in (20.0, 40.0):
+        plan, after = ladder.settled(replace(tiny_plan(), budget=budget), corpus, begun)
+        spent = ladder.time.monotonic() - begun
+        most = ladder.MARGIN * budget * 0.9 / 0.02
+        assert plan.threads == 3 and most - (spent + 10) / 0.02 < plan.steps <= most and after > 0
+    asked = replace(tiny_plan(), threads=2, steps=5)
+    assert ladder.settled(asked, corpus, begun) == (asked, 0.0)
+    assert ladder.settled(replace(tiny_plan(), steps=5), corpus, begun) == (replace(asked, threads=3), 0.0)
+    assert ladder.settled(replace(tiny_plan(), budget=0.0), corpus, begun)[0].steps == ladder.LEAST_STEPS
+
+
 def test_effects_are_told_by_choice_and_by_pair():
     values = {one.settings: 2.0 ** sum(one.settings) for one in combinations()}
     told = "\n".join(ladder.effect_table("step_time", values, ratio=True))

@@ -101,26 +101,22 @@ def cpu() -> Iterator[Workload]:
     yield generating(small, DRAWN, 1, 8, 8, ENDS)
 
 
-def lite() -> ModelShape:
-    """DeepSeek-V2-Lite, two layers, the first dense: its attention, experts and vocabulary."""
-    _, attention = attention_shape("v2-lite")
-    _, ffn = ffn_shape("v2-lite")
-    return ModelShape(replace(attention, layers=2), ffn, symbols=102_400)
-
-
-def large() -> ModelShape:
-    """DeepSeek-V3's width, two layers, of which the second has an eighth of the experts."""
-    _, attention = attention_shape("v3")
-    _, ffn = ffn_shape("v3")
-    return ModelShape(replace(attention, layers=2), ffn.sliced(8), symbols=129_280)
+def wide(model: str, ranks: int) -> tuple[str, ModelShape]:
+    """The word and the shape of a published model with two layers, the first dense, over bytes: one rank's experts. All
+    techniques' weights, and the gradients of each in FP64 twice, must fit in memory together."""
+    _, attention = attention_shape(model)
+    _, ffn = ffn_shape(model)
+    return f"{model}-ep{ranks}", ModelShape(replace(attention, layers=2), ffn.sliced(ranks))
 
 
 def gpu() -> Iterator[Workload]:
     """V2-Lite's width with two layers in BF16, V3's in prefill, and generation in FP32, for tokens must be equal: by
     models of 15 million parameters trained in the run, those in FP8 for a few tokens."""
-    yield reading("train_step", lite(), 1, 4 * K, word="v2-lite")
-    yield reading("prefill", lite(), 1, 4 * K, word="v2-lite")
-    yield reading("prefill", large(), 1, 4 * K, word="v3-ep8")
+    word, lite = wide("v2-lite", 4)
+    for operation in ("train_step", "prefill"):
+        yield reading(operation, lite, 1, 4 * K, FEW, word)
+    word, large = wide("v3", 16)
+    yield reading("prefill", large, 1, 4 * K, ENDS, word)
     middle = small_shape(hidden=512, layers=4, head_dim=64, width=64)
     recipe = Recipe(300, batch=32, length=256, rate=1e-3, warm_up=50)
     for batch in (1, 8, 32):
@@ -131,9 +127,11 @@ def gpu() -> Iterator[Workload]:
 
 def full() -> Iterator[Workload]:
     """The grid: lengths of a step and of a prefill, batches of generation."""
-    for batch, length in ((4, K), (2, 2 * K), (1, 8 * K)):
-        for operation in ("train_step", "prefill"):
-            yield reading(operation, lite(), batch, length, word="v2-lite")
+    word, lite = wide("v2-lite", 4)
+    for batch, length in ((4, K), (2, 2 * K), (1, 4 * K), (1, 8 * K)):
+        yield reading("prefill", lite, batch, length, SIXTEEN, word)
+        for who in (PLAIN, IN_FP8):
+            yield reading("train_step", lite, batch, length, who, word)
     middle = small_shape(hidden=512, layers=4, head_dim=64, width=64)
     recipe = Recipe(300, batch=32, length=256, rate=1e-3, warm_up=50)
     for batch in (2, 4, 16, 64):

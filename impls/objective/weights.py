@@ -14,9 +14,11 @@ import time
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from ..model import tensors
 from ..model.corpus import Corpus, read_corpus, windows
@@ -46,6 +48,18 @@ class Trained:
         return f"weights {self.digest[:12]} ({self.origin})"
 
 
+class Undrawn(TorchFunctionMode):
+    """Inside the block `torch.randn` leaves memory as it is: for weights that are replaced at once, where drawing them
+    would take longer than anything else."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        words = dict(kwargs or {})
+        if func is torch.randn:
+            words.pop("generator", None)
+            return torch.empty(*args, **words)
+        return func(*args, **words)
+
+
 @lru_cache(maxsize=1)
 def corpus() -> Corpus:
     """The standard library's text, read once a process."""
@@ -55,7 +69,8 @@ def corpus() -> Corpus:
 def model_of(weights: Weights, shape: ModelShape, form: str | None = None, product: str = "reference") -> Decoder:
     """A decoder on these very tensors, computing in FP64 where they are FP64; `form` and `product` as in `Decoder`."""
     shape = in_double(shape) if weights["embedding_VD"].dtype == torch.float64 else shape
-    model = Decoder(shape, form=form, product=product)
+    with Undrawn():
+        model = Decoder(shape, form=form, product=product)
     model.load_state_dict(weights, strict=True, assign=True)
     return model
 

@@ -12,6 +12,7 @@ from impls.composed.combination import ALL, ALONE, FEW, PLAINEST, Combination, c
 from impls.composed.shape import LadderShape, refusing
 from impls.model import margins
 from impls.model.training import Recipe
+from impls.model.whole import whole
 from impls.objective.weights import model_of
 
 
@@ -78,3 +79,20 @@ def test_names():
             Combination.named(word)
     with pytest.raises(ValueError, match="is no combination"):
         LadderShape(None, ("everything",), Recipe(1), 1, 1, ())
+
+
+@pytest.mark.parametrize("technique", ["mha-moe-bf16-ntp", "mla-moe-fp8-ntp", "mha-dense-fp8-ntp"])
+def test_prompts_are_clear_of_ties_in_symbols_and_experts(technique, generate_of, registry):
+    shape = generate_of(technique)
+    weights = inputs.draw_trained_weights(shape, technique, torch.Generator())
+    given = inputs.draw_prompts(shape, technique, torch.Generator().manual_seed(4))
+    new_BN = registry.reference("model.generate", technique).setup(weights, shape)(given)
+    model = model_of(weights, shape.of(technique))
+    of_logits, of_scores = margins.LEAST[model.shape.in_fp8]
+    for prompt_P, length, new_N in zip(given.symbols_BP, given.lengths_B, new_BN, strict=True):
+        text_1T = torch.cat((prompt_P[:length], new_N))[None, :-1]
+        with torch.no_grad():
+            best_N2 = whole(model)(text_1T).logits_BTV[0, length - 1 :].topk(2).values
+        assert (best_N2[:, 0] - best_N2[:, 1]).min() > of_logits * 0.99
+        ends = torch.tensor([text_1T.shape[1]])
+        assert margins.of_routers(model, whole(model), text_1T, ends).min() > of_scores * 0.99

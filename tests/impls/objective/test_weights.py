@@ -10,6 +10,7 @@ import torch
 
 from impls.model import tensors
 from impls.model.corpus import batch
+from impls.model.decoder import Decoder
 from impls.model.training import depth_losses, language_loss
 from impls.objective import weights
 from impls.objective.weights import MODEL, RECIPE, RECORDED, model_of, trained
@@ -53,3 +54,15 @@ def test_fp64_weights_make_a_model_in_fp64(new_shape):
     output = model_of(wide, new_shape.model)(torch.randint(256, (1, 8)), further=True)
     assert output.logits_BTV.dtype == output.ahead[0].dtype == torch.float64
     assert weights.model_of(wide, new_shape.model).head_VD.data_ptr() == wide["head_VD"].data_ptr()
+
+
+def test_weights_that_are_replaced_are_not_drawn(new_shape, monkeypatch):
+    """And nothing of a model that is made of given weights is left as it was found in memory."""
+    state = {name: tensor.detach() for name, tensor in Decoder(new_shape.model, 3).state_dict().items()}
+    real = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *sizes, **words: real(*sizes, **words).fill_(torch.nan))
+    made = weights.model_of(state, new_shape.model)
+    assert all(tensor.isfinite().all() for tensor in [*made.parameters(), *made.buffers()])
+    assert dict(made.state_dict()).keys() == state.keys() and made(torch.zeros(1, 3, dtype=torch.int64))
+    with weights.Undrawn():
+        assert torch.randn(2, 3, generator=torch.Generator()).isnan().all() and torch.ones(2).sum() == 2

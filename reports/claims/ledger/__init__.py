@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..claim import Claim
-from . import attention, experts, learning, precision, prediction, systems
+from . import attention, clusters, experts, learning, precision, prediction, systems
 
-PARTS = (attention, experts, precision, prediction, learning, systems)
+PARTS = (attention, experts, precision, prediction, learning, systems, clusters)
 LEDGER: tuple[Claim, ...] = tuple(claim for part in PARTS for claim in part.CLAIMS)

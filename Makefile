@@ -23,13 +23,16 @@ words = $(if $(STUDY),--study "$$STUDY") $(if $(DEVICE),--device "$$DEVICE") $(i
 	$(if $(BUDGET),--budget "$$BUDGET") $(if $(MODEL),--model "$$MODEL") $(if $(IMPL),--impl "$$IMPL") \
 	$(if $(RESUME),--resume "$$RESUME")
 
+asked = $(if $(TOOL),--tool "$$TOOL") $(if $(RUN),--run "$$RUN") $(if $(DEVICE),--device "$$DEVICE") \
+	$(if $(MODEL),--model "$$MODEL") $(if $(IMPL),--impl "$$IMPL") $(if $(LIMIT),--limit "$$LIMIT")
+
 # Pages of what was measured, unless the request was refused or stopped; the status is the measurement's.
 then_report = status=$$?; case $$status in 2|130) ;; *) $(MAKE) --no-print-directory report || exit $$?;; esac; exit $$status
 
 # A page of its own, where plotly is; followed by its arguments.
 drawn = $(PY) -c 'import plotly' 2>/dev/null && $(PY) -m reports.$(1)
 
-.PHONY: help bench bench-ep balance ladder list test exact baseline gate gate-experiment doctor compare history export import report keep serve lint clean
+.PHONY: help bench bench-ep balance ladder list test exact baseline gate gate-experiment doctor profile profile-all compare history export import report keep serve lint clean
 
 help: ## this list
 	@echo "whalebench: what do DeepSeek's ideas buy, on this machine?"; echo
@@ -84,6 +87,13 @@ gate-experiment: $(READY) ## how often the timing gate is wrong, quiet and besid
 
 doctor: $(READY) ## is this machine fit to benchmark; changes no setting (DEVICE= JSON=1)
 	@$(PY) -m harness.doctor $(if $(DEVICE),--device "$$DEVICE") $(if $(JSON),--json)
+
+profile: $(READY) ## why is this case slow (CASE= NAME=technique/implementation TOOL=torch|memory|host|ncu RUN= LIMIT=60)
+	@test -n "$$CASE" || { echo "make profile CASE=attention.decode/v3/b128-s4096; make list shows the cases"; exit 2; }; \
+	$(PY) -m harness.profile_run --case "$$CASE" $(if $(NAME),--name "$$NAME") $(asked)
+
+profile-all: $(READY) ## every case of a run below BELOW=0.3 of its floor (RUN= TOOL= LIMIT=)
+	@$(PY) -m harness.profile_run --below "$${BELOW:-0.3}" $(asked)
 
 compare: $(READY) ## two runs, record files or git revisions, a verdict each time (A= B= TOLERANCE=%  JSON=1)
 	@test -n "$$A" -a -n "$$B" || { echo "make compare A=earlier B=later: run folders, record files or git revisions"; exit 2; }; \

@@ -186,6 +186,12 @@ def quiet(host: Host, before: Moment, after: Moment) -> Iterator[Finding]:
 def strained(host: Host, before: Moment, after: Moment) -> Iterator[Finding]:
     """What the machine took away while this process worked."""
     seconds = max(after.when - before.when, 1e-9)
+    if before.busy is not None and after.busy is not None:
+        share = max(0.0, after.busy - before.busy - (after.own - before.own)) / seconds / len(host.cpus)
+        said = f"{share:.0%} of {len(host.cpus)} cores over {seconds:.1f} s of work"
+        why = "what others compute takes cores, caches, bandwidth and turbo from what is measured"
+        advice = "end or wait for what computes, or pin it elsewhere"
+        yield Finding("load beside us", "mend" if share > BUSY_SHARE else "fit", said, why, advice)
     why = "time that the hypervisor gave to others passes for the measured code's"
     if before.steal is None or after.steal is None:
         yield Finding("steal time", "unseen", "/proc/stat cannot be read", why, "run it on Linux, with /proc mounted")

@@ -25,6 +25,7 @@ class Moment:
     """Counters at one instant; times in seconds.
 
     busy, steal   of the cores this process may use: time spent working, and time the hypervisor gave to others
+    own           CPU time of this process and of those it started that have ended
     processes     CPU time by (process id, name)
     swapped       pages swapped in and out since the machine started; None where unreadable
     throttled     times the cgroup's quota stopped us; None without one
@@ -34,6 +35,7 @@ class Moment:
     when: float
     busy: float | None
     steal: float | None
+    own: float
     processes: Mapping[tuple[int, str], float]
     swapped: int | None
     throttled: int | None
@@ -84,6 +86,7 @@ class Host:
             when=time.monotonic(),
             busy=busy,
             steal=steal,
+            own=sum(os.times()[:4]),
             processes=dict(self._processes()),
             swapped=pages["pswpin"] + pages["pswpout"] if {"pswpin", "pswpout"} <= set(pages) else None,
             throttled=self._throttled(),

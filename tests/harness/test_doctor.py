@@ -168,6 +168,7 @@ def test_load_that_no_process_here_explains_is_said_to_be_outside(machine):
 @pytest.mark.parametrize(
     ("subject", "change", "said"),
     [
+        ("load beside us", lambda m: m.time(0.4, 0), "10% of 2 cores"),
         ("steal time", lambda m: m.time(0, 0.4), "10.0% of 2 cores"),
         (
             "CPU throttling",

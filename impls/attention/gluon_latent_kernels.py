@@ -1,0 +1,399 @@
+"""A Gluon kernel for Hopper: MLA decode over pages of a latent cache, warp specialized and persistent.
+
+A program takes a block of query rows (new tokens x heads) and a part of all pages, which may begin and end inside a
+sequence (gluon_latent_plan.py); what lies between is a piece. Its warps have one task each and meet at barriers:
+
+    _copy     one warp: pages into a ring of rooms, each half of the latents of 64 tokens; rotated keys in a ring of
+              their own. Of an FP8 cache, whole pages as they are stored, with their scales
+    _convert  a warp group, FP8 only: latents times scales, in BF16, into the rooms
+    _score    a warp group: scores, online softmax in base 2; hands on weights and the factor that sums shrink by
+    _weigh    two warp groups: half of the latents each, weighted sums in registers, written where a piece ends
+
+So products of the next page's scores run beside those of this page's sums, and a page is read from shared memory twice.
+Hopper's matrix instruction has 64 rows. TURNED, for 16 or 32 query rows: tokens or latents are there, S^T = K q^T and
+O^T = K^T P^T, and nothing is wasted. Else 64 query rows are there.
+
+Shape suffixes: M = ROWS query rows of the block, N = 64 tokens of a page, H = 256 latents (a half), R = 64 rotated; S
+and O end in NM or HM where TURNED, in MN or MH else.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+try:
+    from triton.experimental import gluon
+    from triton.experimental.gluon import language as gl
+    from triton.experimental.gluon.language.nvidia import hopper
+    from triton.experimental.gluon.language.nvidia.hopper import mbarrier, tma
+
+    jit: Any = gluon.jit
+except ImportError:
+    gl = hopper = mbarrier = tma = None
+
+    def jit(function: Any) -> Any:
+        """The function itself: nobody may call it here."""
+        return function
+
+
+@jit
+def _sequences(places):
+    """The first sequence that a part has pages of, and the one after the last."""
+    at_ptr = places[0] + 2 * places[5]
+    return gl.load(at_ptr), gl.load(at_ptr + 2) + gl.where(gl.load(at_ptr + 3) > 0, 1, 0)
+
+
+@jit
+def _piece(places, sequence):
+    """Of a sequence: its length, its pages, the first page of the part and the page after its last. The part's ends are
+    read each time: registers are scarce."""
+    at_ptr = places[0] + 2 * places[5]
+    length = gl.load(places[1] + sequence)
+    pages = gl.cdiv(length, 64)
+    begin = gl.where(sequence == gl.load(at_ptr), gl.load(at_ptr + 1), 0)
+    stop = gl.where(sequence == gl.load(at_ptr + 2), gl.minimum(gl.load(at_ptr + 3), pages), pages)
+    return length, pages, begin, stop
+
+
+@jit
+def _room(half, ROOMS: gl.constexpr):
+    """Where a half page goes, and its turn there. With two rooms the place never changes, which the compiler must not
+    see (no half is that far): it would keep the addresses of all products in registers."""
+    return half % ROOMS + (half >> 30), half // ROOMS & 1
+
+
+@jit
+def _copy(cache, places, ring, ROOMS: gl.constexpr, STORED: gl.constexpr, FP8: gl.constexpr):
+    """The warp that fills the rings."""
+    latents, scales, rope = cache
+    table_ptr, table_stride = places[2], places[3]
+    rooms, stored, factors, ropes, full, free, rope_full, rope_free = ring
+    first, after = _sequences(places)
+    count = 0
+    for sequence in range(first, after):
+        _length, pages, begin, stop = _piece(places, sequence)
+        row_ptr = table_ptr + sequence.to(gl.int64) * table_stride
+        following = gl.load(row_ptr + gl.minimum(begin, pages - 1))
+        for page in range(begin, stop):
+            slot = following * 64
+            following = gl.load(row_ptr + gl.minimum(page + 1, pages - 1))
+            stage, turn = count % STORED, count // STORED & 1
+            filled = rope_full.index(stage)
+            mbarrier.wait(rope_free.index(stage), turn ^ 1)
+            if FP8:
+                mbarrier.expect(filled, rope.block_type.nbytes + latents.block_type.nbytes + scales.block_type.nbytes)
+                tma.async_copy_global_to_shared(latents, [slot, 0], filled, stored.index(stage))
+                tma.async_copy_global_to_shared(scales, [slot, 0], filled, factors.index(stage))
+                tma.async_copy_global_to_shared(rope, [slot, 0], filled, ropes.index(stage))
+            else:
+                mbarrier.expect(filled, rope.block_type.nbytes)
+                tma.async_copy_global_to_shared(rope, [slot, 512], filled, ropes.index(stage))
+                for half in gl.static_range(2):
+                    room, turn = _room(2 * count + half, ROOMS)
+                    mbarrier.wait(free.index(room), turn ^ 1)
+                    mbarrier.expect(full.index(room), latents.block_type.nbytes)
+                    tma.async_copy_global_to_shared(latents, [slot, half * 256], full.index(room), rooms.index(room))
+            count += 1
+
+
+@jit
+def _convert(places, ring, ROOMS: gl.constexpr, STORED: gl.constexpr):
+    """The warps that write E4M3 latents times their scales to the rooms, in BF16."""
+    spread: gl.constexpr = gl.BlockedLayout([1, 8], [2, 16], [4, 1], [1, 0])
+    rooms, stored, factors, full, free, rope_full, rope_free = (
+        ring[0],
+        ring[1],
+        ring[2],
+        ring[4],
+        ring[5],
+        ring[6],
+        ring[7],
+    )
+    first, after = _sequences(places)
+    count = 0
+    for sequence in range(first, after):
+        _length, _pages, begin, stop = _piece(places, sequence)
+        for _page in range(begin, stop):
+            stage = count % STORED
+            mbarrier.wait(rope_full.index(stage), count // STORED & 1)
+            for half in gl.static_range(2):
+                room, turn = _room(2 * count + half, ROOMS)
+                mbarrier.wait(free.index(room), turn ^ 1)
+                for group in gl.static_range(2):
+                    values = stored.index(stage).slice((2 * half + group) * 128, 128, dim=1).load(spread).to(gl.float32)
+                    factor = factors.index(stage).slice(2 * half + group, 1, dim=1).load(spread)
+                    rooms.index(room).slice(group * 128, 128, dim=1).store((values * factor).to(rooms.dtype))
+                hopper.fence_async_shared()
+                gl.thread_barrier()
+                mbarrier.arrive(full.index(room), count=1)
+            mbarrier.arrive(rope_free.index(stage), count=1)
+            count += 1
+
+
+@jit
+def _product(keys, queries, s, TURNED: gl.constexpr, ADD: gl.constexpr):
+    """Begin to multiply 64 tokens' keys and the block's queries."""
+    if TURNED:
+        s = hopper.warpgroup_mma(keys, queries.permute((1, 0)), s, use_acc=ADD, is_async=True)
+    else:
+        s = hopper.warpgroup_mma(queries, keys.permute((1, 0)), s, use_acc=ADD, is_async=True)
+    return s
+
+
+@jit
+def _fetch(queries, row, turn):
+    """The block's queries, once they are here; those before are not read any more."""
+    q_latent, q_rope, q_rooms, q_turned, q_full = queries
+    filled = q_full.index(0)
+    mbarrier.expect(filled, 2 * q_latent.block_type.nbytes + q_rope.block_type.nbytes)
+    tma.async_copy_global_to_shared(q_latent, [row, 0], filled, q_rooms.index(0))
+    tma.async_copy_global_to_shared(q_latent, [row, 256], filled, q_rooms.index(1))
+    tma.async_copy_global_to_shared(q_rope, [row, 512], filled, q_turned.index(0))
+    mbarrier.wait(filled, turn)
+
+
+@jit
+def _products(queries, ring, s, count, TURNED: gl.constexpr, ROOMS: gl.constexpr, STORED: gl.constexpr):
+    """Scores of the page that is next, unscaled, in the registers of `s`; each part as soon as it is here."""
+    q_rooms, q_turned, rooms, ropes, full = queries[2], queries[3], ring[0], ring[3], ring[4]
+    stage = count % STORED
+    low, low_turn = _room(2 * count, ROOMS)
+    high, high_turn = _room(2 * count + 1, ROOMS)
+    mbarrier.wait(ring[6].index(stage), count // STORED & 1)
+    s = _product(ropes.index(stage), q_turned.index(0), s, TURNED, False)
+    mbarrier.wait(full.index(low), low_turn)
+    s = _product(rooms.index(low), q_rooms.index(0), s, TURNED, True)
+    mbarrier.wait(full.index(high), high_turn)
+    s = _product(rooms.index(high), q_rooms.index(1), s, TURNED, True)
+    s = hopper.warpgroup_mma_wait(0, deps=(s,))
+    mbarrier.arrive(ring[7].index(stage), count=1)
+    return s
+
+
+@jit
+def _send(post, number, p, factor_M, WEIGHTS: gl.constexpr, TURNED: gl.constexpr, SLOTS: gl.constexpr):
+    """Message `number`, once both that read messages are done with its slot: a factor, and WEIGHTS or none."""
+    weights, factors, sent_full, sent_free = post
+    slot = number % SLOTS
+    mbarrier.wait(sent_free.index(slot), number // SLOTS & 1 ^ 1)
+    if WEIGHTS:
+        if TURNED:
+            weights.index(slot).permute((1, 0)).store(p.to(weights.dtype))
+        else:
+            weights.index(slot).store(p.to(weights.dtype))
+    factors.index(slot).store(factor_M)
+    if WEIGHTS:
+        hopper.fence_async_shared()
+    gl.thread_barrier()
+    mbarrier.arrive(sent_full.index(slot), count=1)
+
+
+@jit
+def _score(
+    queries, lse_ptr, places, ring, post, scale,
+    ROWS: gl.constexpr, TURNED: gl.constexpr, ROOMS: gl.constexpr, STORED: gl.constexpr, SLOTS: gl.constexpr,
+):  # fmt: skip
+    """The warps that make weights of scores. For each page they send weights and what to shrink the sums by, and at a
+    piece's end the factor that the sums must have. `scale` includes log2(e)."""
+    TOKENS: gl.constexpr = 0 if TURNED else 1
+    shape: gl.constexpr = [64, ROWS] if TURNED else [ROWS, 64]
+    mma: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, shape[1], 16])
+    of_rows: gl.constexpr = gl.SliceLayout(TOKENS, mma)
+    rows, heads, part, block = places[4][0], places[4][1], places[5], places[6]
+    row_M = block * ROWS + gl.arange(0, ROWS, of_rows)
+    token_N = gl.arange(0, 64, gl.SliceLayout(1 - TOKENS, mma))
+    first, after = _sequences(places)
+    count, pieces = 0, 0
+    for sequence in range(first, after):
+        length, pages, begin, stop = _piece(places, sequence)
+        if begin < stop:
+            _fetch(queries, sequence * rows + block * ROWS, pieces & 1)
+            limit_M = length + gl.minimum(row_M // heads + 1, rows // heads) - rows // heads
+            top_M = gl.full([ROWS], float("-inf"), gl.float32, of_rows)
+            total_M = gl.zeros([ROWS], gl.float32, of_rows)
+            sums = gl.zeros(shape, gl.float32, mma)
+            s = gl.zeros(shape, gl.float32, mma)
+            for page in range(begin, stop):
+                s = _products(queries, ring, s, count, TURNED, ROOMS, STORED)
+                seen = gl.expand_dims(page * 64 + token_N, 1 - TOKENS) < gl.expand_dims(limit_M, TOKENS)
+                s = gl.where(seen, s, float("-inf"))
+                new_M = gl.maximum(gl.maximum(top_M, gl.max(s, TOKENS) * scale), -1e30)
+                shrink_M = gl.exp2(top_M - new_M)
+                p = gl.exp2(s * scale - gl.expand_dims(new_M, TOKENS))
+                top_M = new_M
+                if TURNED:
+                    sums = sums * gl.expand_dims(shrink_M, TOKENS) + p
+                else:
+                    total_M = total_M * shrink_M + gl.sum(p, TOKENS)
+                _send(post, count + pieces, p, shrink_M, True, TURNED, SLOTS)
+                count += 1
+            if TURNED:
+                total_M = gl.sum(sums, TOKENS)
+            _send(post, count + pieces, s, 1.0 / gl.maximum(total_M, 1e-30), False, TURNED, SLOTS)
+            pieces += 1
+            if (begin > 0) | (stop < pages):
+                kept = 2 * part + gl.where(begin == 0, 1, 0)
+                gl.store(lse_ptr + kept * rows + row_M, top_M + gl.log2(total_M), mask=row_M < rows)
+
+
+@jit
+def _sum(p, values, o, TURNED: gl.constexpr):
+    """Begin to add 64 tokens' weighted values, 128 latents of them."""
+    if TURNED:
+        o = hopper.warpgroup_mma(values.permute((1, 0)), p.permute((1, 0)), o, is_async=True)
+    else:
+        o = hopper.warpgroup_mma(p, values, o, is_async=True)
+    return o
+
+
+@jit
+def _leave(room, o, whole_ptr, piece_ptr, cut, first, rows, ROWS: gl.constexpr, TURNED: gl.constexpr):
+    """Write sums of 128 latents to rows of 512, through shared memory, so that a row leaves as a whole."""
+    spread: gl.constexpr = gl.BlockedLayout([1, 4], [1, 32], [4, 1], [1, 0])
+    tile = room._reinterpret(gl.float32, [ROWS, 128], gl.NVMMASharedLayout.get_default_for([ROWS, 128], gl.float32))
+    gl.thread_barrier()
+    if TURNED:
+        tile.permute((1, 0)).store(o)
+    else:
+        tile.store(o)
+    gl.thread_barrier()
+    column_H = gl.arange(0, 128, gl.SliceLayout(0, spread))
+    for strip in gl.static_range(ROWS // 16):
+        row_M = first + strip * 16 + gl.arange(0, 16, gl.SliceLayout(1, spread))
+        values = tile.slice(strip * 16, 16).load(spread)
+        at = gl.expand_dims(row_M * 512, 1) + gl.expand_dims(column_H, 0)
+        inside = gl.expand_dims(row_M < rows, 1)
+        if cut:
+            gl.store(piece_ptr + at, values, mask=inside)
+        else:
+            gl.store(whole_ptr + at, values.to(whole_ptr.dtype.element_ty), mask=inside)
+
+
+@jit
+def _weigh(
+    o_ptr, parts_ptr, places, ring, post, HALF: gl.constexpr,
+    ROWS: gl.constexpr, TURNED: gl.constexpr, ROOMS: gl.constexpr, SLOTS: gl.constexpr,
+):  # fmt: skip
+    """The warps that sum half of the latents by their weights, and write the sums of each piece: to `o` where it is a
+    whole sequence, else to the part's first place, or to its second when the sequence begins in this part."""
+    LATENTS: gl.constexpr = 0 if TURNED else 1
+    shape: gl.constexpr = [128, ROWS] if TURNED else [ROWS, 128]
+    mma: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, shape[1], 16])
+    of_rows: gl.constexpr = gl.SliceLayout(LATENTS, mma)
+    rows, part, block = places[4][0], places[5], places[6]
+    rooms, free = ring[0], ring[5]
+    weights, factors, sent_full, sent_free = post
+    first, after = _sequences(places)
+    count, got = 0, 0
+    for sequence in range(first, after):
+        _length, pages, begin, stop = _piece(places, sequence)
+        if begin < stop:
+            low = gl.zeros(shape, gl.float32, mma)
+            high = gl.zeros(shape, gl.float32, mma)
+            for page in range(begin, stop):
+                slot = got % SLOTS
+                room, _turn = _room(2 * count + HALF, ROOMS)
+                mbarrier.wait(sent_full.index(slot), got // SLOTS & 1)
+                shrink = gl.expand_dims(factors.index(slot).load(of_rows), LATENTS)
+                low, high = low * shrink, high * shrink
+                low = _sum(weights.index(slot), rooms.index(room).slice(0, 128, dim=1), low, TURNED)
+                high = _sum(weights.index(slot), rooms.index(room).slice(128, 128, dim=1), high, TURNED)
+                low, high = hopper.warpgroup_mma_wait(0, deps=(low, high))
+                mbarrier.arrive(free.index(room), count=1, pred=page + 1 < stop)
+                mbarrier.arrive(sent_free.index(slot), count=1)
+                count += 1
+                got += 1
+            slot = got % SLOTS
+            last, _turn = _room(2 * count - 2 + HALF, ROOMS)
+            mbarrier.wait(sent_full.index(slot), got // SLOTS & 1)
+            factor = gl.expand_dims(factors.index(slot).load(of_rows), LATENTS)
+            low, high = low * factor, high * factor
+            gl.thread_barrier()
+            mbarrier.arrive(sent_free.index(slot), count=1)
+            got += 1
+            room = rooms.index(last)
+            cut = (begin > 0) | (stop < pages)
+            kept = 2 * part + gl.where(begin == 0, 1, 0)
+            whole_ptr = o_ptr + (sequence.to(gl.int64) * rows * 512 + HALF * 256)
+            piece_ptr = parts_ptr + (kept * rows * 512 + HALF * 256)
+            _leave(room, low, whole_ptr, piece_ptr, cut, block * ROWS, rows, ROWS, TURNED)
+            _leave(room, high, whole_ptr + 128, piece_ptr + 128, cut, block * ROWS, rows, ROWS, TURNED)
+            hopper.fence_async_shared()
+            gl.thread_barrier()
+            mbarrier.arrive(free.index(last), count=1)
+
+
+@jit
+def attend(
+    q_latent, q_rope, latents, scales, rope, table_ptr, lengths_ptr, starts_ptr, o_ptr, parts_ptr, lse_ptr,
+    scale, rows, heads, table_stride, blocks,
+    ROWS: gl.constexpr, FP8: gl.constexpr, ROOMS: gl.constexpr, STORED: gl.constexpr, SLOTS: gl.constexpr,
+    SUM_REGISTERS: gl.constexpr, CONVERT_REGISTERS: gl.constexpr, COPY_REGISTERS: gl.constexpr,
+):  # fmt: skip
+    """Programs (part x block of rows). `q` [B x M, 576] and the pages' slots as asynchronous copies of [ROWS or 64, 256
+    (512 of E4M3)] and of [.., 64], scales [slots, 4] of [64, 4]; `o` [B, M, 512], `parts` [parts, 2, M, 512] and `lse`
+    [parts, 2, M] in FP32. ROOMS hold half a page's latents each, STORED pages' rotated keys are kept, and in FP8 what
+    is stored of them; SLOTS messages may be under way."""
+    TURNED: gl.constexpr = ROWS < 64
+    part, block = gl.program_id(0) // blocks, gl.program_id(0) % blocks
+    dtype: gl.constexpr = q_latent.dtype
+    wide: gl.constexpr = gl.NVMMASharedLayout.get_default_for([64, 256], dtype)
+    narrow: gl.constexpr = gl.NVMMASharedLayout.get_default_for([64, 64], dtype)
+    plain: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [0])
+    q_rooms = gl.allocate_shared_memory(dtype, [2, ROWS, 256], q_latent.layout)
+    q_turned = gl.allocate_shared_memory(dtype, [1, ROWS, 64], q_rope.layout)
+    rooms = gl.allocate_shared_memory(dtype, [ROOMS, 64, 256], wide)
+    ropes = gl.allocate_shared_memory(dtype, [STORED, 64, 64], narrow)
+    weights = gl.allocate_shared_memory(dtype, [SLOTS, ROWS, 64], q_rope.layout)
+    factors = gl.allocate_shared_memory(gl.float32, [SLOTS, ROWS], plain)
+    full = gl.allocate_shared_memory(gl.int64, [ROOMS, 1], mbarrier.MBarrierLayout())
+    free = gl.allocate_shared_memory(gl.int64, [ROOMS, 1], mbarrier.MBarrierLayout())
+    rope_full = gl.allocate_shared_memory(gl.int64, [STORED, 1], mbarrier.MBarrierLayout())
+    rope_free = gl.allocate_shared_memory(gl.int64, [STORED, 1], mbarrier.MBarrierLayout())
+    sent_full = gl.allocate_shared_memory(gl.int64, [SLOTS, 1], mbarrier.MBarrierLayout())
+    sent_free = gl.allocate_shared_memory(gl.int64, [SLOTS, 1], mbarrier.MBarrierLayout())
+    q_full = gl.allocate_shared_memory(gl.int64, [1, 1], mbarrier.MBarrierLayout())
+    if FP8:
+        stored = gl.allocate_shared_memory(latents.dtype, [STORED, 64, 512], latents.layout)
+        scaling = gl.allocate_shared_memory(gl.float32, [STORED, 64, 4], scales.layout)
+    else:
+        stored, scaling = rooms, factors
+    for room in gl.static_range(ROOMS):
+        mbarrier.init(full.index(room), count=1)
+        mbarrier.init(free.index(room), count=1)
+    for stage in gl.static_range(STORED):
+        mbarrier.init(rope_full.index(stage), count=1)
+        mbarrier.init(rope_free.index(stage), count=2 if FP8 else 1)
+    for slot in gl.static_range(SLOTS):
+        mbarrier.init(sent_full.index(slot), count=1)
+        mbarrier.init(sent_free.index(slot), count=2)
+    mbarrier.init(q_full.index(0), count=1)
+    hopper.fence_async_shared()
+    queries = (q_latent, q_rope, q_rooms, q_turned, q_full)
+    places = (starts_ptr, lengths_ptr, table_ptr, table_stride, (rows, heads), part, block)
+    ring = (rooms, stored, scaling, ropes, full, free, rope_full, rope_free)
+    post = (weights, factors, sent_full, sent_free)
+    cache = (latents, scales, rope)
+    if FP8:
+        gl.warp_specialize(
+            [
+                (_score, (queries, lse_ptr, places, ring, post, scale, ROWS, TURNED, ROOMS, STORED, SLOTS)),
+                (_weigh, (o_ptr, parts_ptr, places, ring, post, 0, ROWS, TURNED, ROOMS, SLOTS)),
+                (_weigh, (o_ptr, parts_ptr, places, ring, post, 1, ROWS, TURNED, ROOMS, SLOTS)),
+                (_convert, (places, ring, ROOMS, STORED)),
+                (_copy, (cache, places, ring, ROOMS, STORED, FP8)),
+            ],
+            [4, 4, 4, 1],
+            [SUM_REGISTERS, SUM_REGISTERS, CONVERT_REGISTERS, COPY_REGISTERS],
+        )
+    else:
+        gl.warp_specialize(
+            [
+                (_score, (queries, lse_ptr, places, ring, post, scale, ROWS, TURNED, ROOMS, STORED, SLOTS)),
+                (_weigh, (o_ptr, parts_ptr, places, ring, post, 0, ROWS, TURNED, ROOMS, SLOTS)),
+                (_weigh, (o_ptr, parts_ptr, places, ring, post, 1, ROWS, TURNED, ROOMS, SLOTS)),
+                (_copy, (cache, places, ring, ROOMS, STORED, FP8)),
+            ],
+            [4, 4, 1],
+            [SUM_REGISTERS, SUM_REGISTERS, COPY_REGISTERS],
+        )

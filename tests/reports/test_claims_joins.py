@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
+from functools import cache
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
-from benches import ladder_plan, parallel_plan, parallel_records
+from benches import arms, ladder_plan, parallel_plan, parallel_records
+from harness import Workload
 from harness.metrics import COMMON
 from harness.record import read_run
 from harness.registry import load
@@ -18,9 +21,12 @@ from reports.palette import Palette
 from reports.view import View
 from tests.reports import made_model, made_objective
 
-OF_COMMANDS = {"model.ladder": ladder_plan.METRICS, "ffn.parallel": parallel_records.METRICS}  # measured by no bench
+ROOT = Path(__file__).parents[2]
+OF_COMMANDS = {"model.ladder": ladder_plan.METRICS, "ffn.parallel": parallel_records.METRICS,
+               "ffn.balance": arms.METRICS}  # fmt: skip
 PLANNED = "learning."
 JOINS = [(claim.id, join) for claim in LEDGER for join in claim.joins if not join.operation.startswith(PLANNED)]
+OF_BENCHES = [(claim, join) for claim, join in JOINS if join.operation not in OF_COMMANDS]
 
 
 def known(join: Join) -> tuple[set[str], set[str]]:
@@ -40,6 +46,27 @@ def test_a_join_asks_for_what_the_suite_can_record(claim: str, join: Join) -> No
     assert join.metric in metrics
     for pattern in filter(None, (join.of, join.over)):
         assert any(fnmatchcase(name, pattern) for name in contenders), f"{claim}: no contender is {pattern}"
+
+
+@cache
+def studies() -> list[Workload]:
+    """The workloads of every bench, of all tiers."""
+    files = sorted((ROOT / "benches").glob("bench_*.py"))
+    return [one for path in files for one in import_module(f"benches.{path.stem}").workloads(None)]
+
+
+@pytest.mark.parametrize(("claim", "join"), OF_BENCHES, ids=[f"{claim}-{join.operation}" for claim, join in OF_BENCHES])
+def test_a_bench_has_a_case_with_both_sides_of_a_join(claim: str, join: Join) -> None:
+    """Of `make bench`; commands that write records themselves (`make ladder`, `bench-ep`, `balance`) have more."""
+    implementations = load("impls").implementations[join.operation]
+    patterns = [pattern for pattern in (join.of, join.over) if pattern]
+    for case in studies():
+        asked = ((case.operation, join.operation), (case.model, join.model), (case.sizes, join.sizes))
+        if all(fnmatchcase(name, pattern) for name, pattern in asked):
+            able = [name for name, one in implementations.items() if one.supports(case.shape) is None]
+            if all(any(fnmatchcase(name, pattern) for name in able) for pattern in patterns):
+                return
+    raise AssertionError(f"{claim}: no workload of {join.operation} has {' and '.join(patterns)}")
 
 
 def view(folder: Path) -> View:

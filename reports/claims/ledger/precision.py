@@ -47,16 +47,16 @@ CLAIMS = (
         "1.6 comes from there is a guess.",
         joins=(
             Join(
-                "Speed-up of a whole model's training step, MLA and experts, quantizing included, the best of each",
+                "Speed-up of a whole model's training step, MHA and dense layers, quantizing included, best of each",
                 "model.train_step",
                 device="cuda",
-                of="mla-moe-fp8-ntp/*",
-                over="mla-moe-bf16-ntp/*",
+                of="mha-dense-fp8-ntp/*",
+                over="mha-dense-bf16-ntp/*",
                 metric="latency",
                 form="speed-up",
                 effect=Effect(1.55, 1.65, none=1.0),
                 conditions=(
-                    Condition("Model", "DeepSeek-V3", ours="V2-Lite's width, two layers, one GPU", essential=False),
+                    Condition("Model", "DeepSeek-V3", ours="two layers of V2-Lite's width, one GPU", essential=False),
                 ),
             ),
             Join(

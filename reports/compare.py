@@ -21,6 +21,7 @@ from harness.record import Figure, Run
 from harness.units import DASH, interval, listed, show, some
 from harness.verdict import MEANINGS, Kind, percent
 
+from .controls import facet, tools
 from .figure import Plot, Trace, log_axis, named_axis, reference_line, rounded
 from .folder import publish
 from .markup import Child, Html, join, tag
@@ -28,6 +29,7 @@ from .palette import HUES
 from .table import Cell, number, row, table
 
 JSON = "compare.json"
+FACETS: tuple[tuple[Kind, str], ...] = (("slower", "Regressions only"), ("faster", "Improvements only"))
 SIGNS: dict[Kind, str] = {"slower": "▲", "faster": "▼", "same": "=", "unclear": "?", "incomparable": DASH}
 COLOURS: dict[Kind, str] = {"slower": HUES[1], "faster": HUES[0], "unclear": HUES[3], "same": HUES[6]}
 MARKS: dict[Kind, str] = {"slower": "triangle-up", "faster": "triangle-down", "unclear": "diamond", "same": "circle"}
@@ -98,7 +100,7 @@ def taken_on(found: Pairing) -> Html:
         tag("h2", "What they were taken on"),
         run_line("A", found.before),
         run_line("B", found.after),
-        table(["", "", "A", "B"], rows, label="What the runs were taken on"),
+        table(["Same", "What", "A", "B"], rows, label="What the runs were taken on"),
     )
 
 
@@ -106,13 +108,13 @@ def times(found: Pairing) -> Html:
     """Scale, figure, and a table a verdict."""
     if not found.pairs:
         return tag("section", tag("h2", "Times"), tag("p", scale(found)))
-    words = tag("input", type="search", class_="filter", placeholder="Filter: slower, mla …", aria_label="Filter rows")
+    present = [(kind, word) for kind, word in FACETS if found.of(kind)]
     return tag(
         "section",
         tag("h2", "Times"),
         tag("p", scale(found), f" Ratios up to {percent(found.tolerance)} from 1 are no difference."),
+        tools("Filter: decode, mla …", facet("verdict", "Show one verdict", present) if present else None),
         forest(found),
-        tag("div", words, tag("span", class_="filtered", aria_live="polite"), class_="tools"),
         [group(found, kind) for kind in ("slower", "faster", "unclear", "incomparable", "same")],
         id="times",
     )
@@ -179,6 +181,7 @@ def _trace(kind: Kind, pairs: Sequence[Pair]) -> Trace:
         "type": "scatter",
         "mode": "markers",
         "name": kind,
+        "meta": {"verdict": kind},
         "x": [rounded(r.value) for r in ratios],
         "y": [html.escape(name(pair)) for pair in pairs],
         "marker": {"color": COLOURS[kind], "symbol": MARKS[kind], "size": 9},
@@ -227,7 +230,8 @@ def _row(pair: Pair) -> Html:
     times_shown = [number(show(record.value("latency"), "ns")) for record in (pair.before, pair.after)]
     value = tag("span", ratio, tag("small", bounds) if bounds != DASH else None, class_="v")
     same = " Its file is the same in both." if pair.unchanged and pair.verdict.kind == "same" else ""
-    return row([pair.case, pair.contender, *times_shown, number(value), Cell(pair.verdict.reason + same, class_="why")])
+    return row([pair.case, pair.contender, *times_shown, number(value), Cell(pair.verdict.reason + same, class_="why")],
+               data_verdict=pair.verdict.kind)  # fmt: skip
 
 
 def exact(found: Pairing) -> Html:

@@ -23,6 +23,7 @@ from harness.store import HISTORY, History, Unusable
 from harness.timeline import Change, Machine, machines
 from harness.units import DASH, listed, show, some
 
+from .controls import facet, tools
 from .folder import publish
 from .history_plot import plot
 from .markup import Child, Html, join, tag
@@ -160,6 +161,7 @@ def change_row(machine: Machine, change: Change) -> Html:
             tag("code", machine.fingerprint),
         ],
         class_="slower" if change.ratio > 1 else "faster",
+        data_change="slower" if change.ratio > 1 else "faster",
     )
 
 
@@ -170,8 +172,10 @@ def changes_table(changes: Sequence[tuple[Machine, Change]]) -> Html:
     columns = ["First run", "Commits", "Contender and case", ">Change", "Now", "What changed with it", "Machine"]
     left = len(changes) - SHOWN
     older = f"{left:,} older ones and these" if left > 0 else "The same"
+    directions = (("slower", "Regressions only"), ("faster", "Improvements only"))
     return join(
-        table(columns, [change_row(*item) for item in changes[:SHOWN]], class_="changes", label="Changes"),
+        tools("Filter: decode, mla …", facet("change", "Show one direction", directions)),
+        table(columns, [change_row(*item) for item in changes[:SHOWN]], class_="changes filterable", label="Changes"),
         tag("p", f"{older} as data: ", tag("a", DATA, href=DATA), class_="note"),
     )
 
@@ -229,7 +233,7 @@ def machine_part(machine: Machine) -> Html:
         for place, words in reversed(machine.tools[-SHOWN:])
     ]
     title = (machine.label, " ", tag("code", machine.fingerprint), f" method {machine.method}")
-    changed = table(["From", "Commit", "Toolchain"], rows, label="Changes of the toolchain")
+    changed = table(["From", "Commit", "Toolchain"], rows, label=f"Changes of the toolchain of {machine.fingerprint}")
     return join(
         tag("h3", title),
         tag("p", f"{facts}."),

@@ -22,6 +22,7 @@ def page(views: Sequence[View], claims: Html) -> Html:
         tag("p", "Overview", class_="kicker"),
         tag("h1", "What do DeepSeek's ideas buy, measured on these machines?"),
         tag("p", lead(views), class_="answer"),
+        tag("h2", "Runs", class_="sr"),
         tag("div", [card(view) for view in views], class_="cards"),
         claims,
         tag(

@@ -97,8 +97,18 @@ def banner(view: View) -> Html:
     return tag("div", tag("p", line, class_="run"), [tag("p", n, class_="caution") for n in notes], class_="banner")
 
 
-def shell(place: Place, views: Sequence[View], title: str, content: Child, pages: Callable[[View], set[str]]) -> str:
-    """The whole document; `pages` names the pages of a run, so that switching runs stays on the same question."""
+def shell(
+    place: Place,
+    views: Sequence[View],
+    title: str,
+    content: Child,
+    pages: Callable[[View], set[str]],
+    site: Sequence[tuple[str, str]] = SITE,
+) -> str:
+    """The whole document; `pages` names the pages of a run, so that switching runs stays on the same question.
+
+    `site` holds words and addresses of the pages that belong to no single run.
+    """
     body = join(content)
     head = [
         tag("meta", charset="utf-8"),
@@ -107,7 +117,9 @@ def shell(place: Place, views: Sequence[View], title: str, content: Child, pages
         tag("title", f"{title} · whalebench"),
         tag("link", rel="stylesheet", href=place.to("static/style.css")),
         tag("script", src=place.to("static/app.js")),
-        tag("script", src=place.to(f"static/{PLOTLY}"), defer=True) if 'class="plot"' in body else None,
+        [tag("script", src=place.to(f"static/{name}"), defer=True) for name in (PLOTLY, "export.js")]
+        if 'class="plot"' in body
+        else None,
     ]
     skip = tag("a", "Skip to content", href="#main", class_="skip")
     main = tag("main", banner(place.view) if place.view else None, body, id="main")
@@ -117,11 +129,15 @@ def shell(place: Place, views: Sequence[View], title: str, content: Child, pages
         "A result that failed verification has no numbers. ",
         tag("a", "How to read this", href=place.within("environment.html") + "#words") if place.view else None,
     )
-    document = tag("html", tag("head", head), tag("body", skip, header(place, views, pages), main, foot), lang="en")
+    document = tag(
+        "html", tag("head", head), tag("body", skip, header(place, views, pages, site), main, foot), lang="en"
+    )
     return f"<!doctype html>\n{document}\n"
 
 
-def header(place: Place, views: Sequence[View], pages: Callable[[View], set[str]]) -> Html:
+def header(
+    place: Place, views: Sequence[View], pages: Callable[[View], set[str]], site: Sequence[tuple[str, str]]
+) -> Html:
     """Name, pages of the run, run switcher, theme."""
     view = place.view
     items: list[Html] = []
@@ -143,8 +159,8 @@ def header(place: Place, views: Sequence[View], pages: Callable[[View], set[str]
     switch = tag("label", tag("span", "Run", class_="sr"), listed) if views else None
     theme = tag("button", "◐", type="button", class_="theme", aria_label="Switch between light and dark")
     home = tag("a", "whalebench", href=place.to("index.html"), class_="brand")
-    site = [tag("a", name, href=place.to(page), aria_current="page" if page == place.path else None)
-            for name, page in SITE]  # fmt: skip
-    pages_of_site = tag("nav", site, aria_label="All runs", class_="site") if views else None
+    entries = [tag("a", name, href=place.to(page), aria_current="page" if page == place.path else None)
+               for name, page in site]  # fmt: skip
+    pages_of_site = tag("nav", entries, aria_label="All runs", class_="site") if views else None
     pages_of_run = tag("nav", items, aria_label="This run" if view else None)
     return tag("header", tag("div", home, pages_of_site, pages_of_run, switch, theme, class_="bar"))

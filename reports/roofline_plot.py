@@ -138,11 +138,10 @@ def roof_lines(ceilings: Roofs, across: Sequence[float]) -> dict[str, Any]:
         if speed:
             top = min(highest / speed, end) if highest else end
             shapes.append(stroke(start, start * speed, top, top * speed, dash))
-    if ceilings.slope:
-        at = math.sqrt(start * min(highest / ceilings.slope, end)) if highest else start
-        words = [f"{name} {show(speed, 'bytes/s')}" for name, speed in
-                 (("reading", ceilings.reading), ("copying (dotted)", ceilings.copying)) if speed]  # fmt: skip
-        notes.append(word(at, at * ceilings.slope, "<br>".join(words), "right", "bottom"))
+    words = [f"{name} {show(speed, 'bytes/s')}" for name, speed in
+             (("slanted: reading", ceilings.reading), ("dotted: copying", ceilings.copying)) if speed]  # fmt: skip
+    corner = {"xref": "paper", "yref": "paper", "x": 1, "y": 0}
+    notes.append(word(1.0, 1.0, "<br>".join(words), "right", "bottom") | corner)
     for dtype, rate in ceilings.matrix.items():
         ridge = ceilings.ridge(dtype) or start
         shapes.append(stroke(max(ridge, start), rate, end, rate, "solid"))

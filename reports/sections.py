@@ -18,7 +18,7 @@ def missing(*sentence: Child) -> Html:
 
 def absent(sentence: str, command: str) -> Html:
     """Why there is no figure, and the command that makes one."""
-    return missing(sentence, " Measured by: ", tag("code", command), ".")
+    return tag("p", sentence, " Measured by: ", tag("code", command), ".", class_="quiet runnable")
 
 
 def figure(plot: Plot | None, sentence: str, command: str) -> Html:

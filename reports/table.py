@@ -30,9 +30,9 @@ def number(content: Child, share: float | None = None, note: str | None = None) 
     return Cell(content, number=True, share=share, note=note)
 
 
-def row(cells: Iterable[Cell | Child], class_: str | None = None) -> Html:
-    """A row; what is not a `Cell` becomes a plain one."""
-    return tag("tr", [(c if isinstance(c, Cell) else Cell(c)).html() for c in cells], class_=class_)
+def row(cells: Iterable[Cell | Child], class_: str | None = None, **attributes: str) -> Html:
+    """A row; what is not a `Cell` becomes a plain one. Further attributes are what a filter goes by: `data_verdict`."""
+    return tag("tr", [(c if isinstance(c, Cell) else Cell(c)).html() for c in cells], class_=class_, **attributes)
 
 
 def table(columns: Sequence[str], bodies: Iterable[Child], class_: str | None = None, label: str = "Table") -> Html:

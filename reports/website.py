@@ -11,9 +11,10 @@ from pathlib import Path
 from harness.record import Run, read_runs, slug
 
 from . import claims, contest, environment, method, overview, roofline, study, summary
+from .beside import beside
 from .folder import finish, start
 from .markup import Html
-from .page import PAGES_OF_RUN, Place, shell
+from .page import PAGES_OF_RUN, SITE, Place, shell
 from .palette import Palette
 from .view import View, folder_names, page_of
 
@@ -102,17 +103,24 @@ def build(found: Found, out: Path, root: Path) -> list[Path]:
     shown = [view for view, _ in made]
     judged = claims.judge(claims.LEDGER, shown)
     line = claims.line(judged, "claims.html")
+    others = beside(out)
+    site = [*SITE, *(other.entry for other in others)]
+    everything: list[tuple[Place, str, Html]] = [
+        (Place(), "Overview", overview.page(shown, line)),
+        (Place(page="claims.html"), "Claims", claims.page(judged)),
+    ]
+    for other in others:
+        other.copy(partial)
+        everything += [(Place(page=f"{other.name}/{name}"), *found) for name, found in other.pages.items()]
+    everything += [(Place(view, name), *found) for view, content in made for name, found in content.items()]
+    known = {view.folder: names(view) for view in shown}
     written = [
-        write(partial, Place(), shown, "Overview", overview.page(shown, line)),
-        write(partial, Place(page="claims.html"), shown, "Claims", claims.page(judged)),
-        Path(summary.NAME),
+        write(partial, place, shell(place, shown, title, body, lambda view: known[view.folder], site))
+        for place, title, body in everything
     ]
     (partial / summary.NAME).write_text(summary.page(shown, judged), encoding="utf-8")
-    for view, content in made:
-        for page, (title, body) in content.items():
-            written.append(write(partial, Place(view, page), shown, title, body))
     finish(partial, out)
-    return [out / path for path in written]
+    return [out / path for path in (*written, Path(summary.NAME))]
 
 
 def attempt(view: View, problems: list[str]) -> dict[str, tuple[str, Html]]:
@@ -143,9 +151,9 @@ def names(view: View) -> set[str]:
     return own | {page_of(c.id) for c in view.cases}
 
 
-def write(folder: Path, place: Place, views: Sequence[View], title: str, content: Html) -> Path:
+def write(folder: Path, place: Place, text: str) -> Path:
     """One page; returns its path in the site."""
     target = folder / place.path
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(shell(place, views, title, content, names), encoding="utf-8")
+    target.write_text(text, encoding="utf-8")
     return Path(place.path)

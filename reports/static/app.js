@@ -135,14 +135,30 @@
       bound.forEach(function (trace) {
         trace.visible = facets.every(function (facet) { return fits(facet, trace.meta); });
       });
-      if (bound.length) { box.closest("figure").hidden = !bound.some(function (trace) { return trace.visible; }); }
+      if (!bound.length) { return; }
+      var shown = bound.filter(function (trace) { return trace.visible; });
+      box.closest("figure").hidden = !shown.length;
+      shorten(box, shown);
     });
+  }
+  /* A figure with a row a name keeps the rows of the series that are left, and their height. */
+  function shorten(box, shown) {
+    var layout = box.spec.layout, axis = layout.yaxis || {};
+    if (!axis.categoryarray) { return; }
+    box.rows = box.rows || { names: axis.categoryarray, height: layout.height, row: layout.height / (axis.categoryarray.length + 5) };
+    axis.categoryarray = box.rows.names.filter(function (name) {
+      return shown.some(function (trace) { return trace.y.indexOf(name) >= 0; });
+    });
+    axis.range = [-0.7, axis.categoryarray.length - 0.3];
+    layout.height = box.rows.height - box.rows.row * (box.rows.names.length - axis.categoryarray.length);
+    box.style.minHeight = layout.height + "px";
   }
   function prepareFilter() {
     document.querySelectorAll(".filter").forEach(function (input) {
       var section = input.closest("section"), told = section.querySelector(".filtered");
       var list = function (query) { return Array.prototype.slice.call(section.querySelectorAll(query)); };
-      var rows = list(".filterable tbody tr, div.filterable > *"), facets = list(".facet");
+      var rows = list("table.filterable tbody tr, div.filterable > *"), facets = list(".facet");
+      var folded = list("details").filter(function (box) { return box.querySelector("table.filterable"); });
       function apply() {
         var words = input.value.toLowerCase().split(/\s+/).filter(Boolean), hidden = 0, group = null, any = false;
         rows.forEach(function (row) {
@@ -157,6 +173,7 @@
           if (row.hidden) { hidden += 1; } else { any = true; }
         });
         if (group) { group.hidden = !any; }
+        folded.forEach(function (box) { box.hidden = !box.querySelector("tbody tr:not([hidden])"); });
         sift(section, facets);
         told.textContent = hidden ? hidden + " " + (told.dataset.what || "rows") + " hidden" : "";
       }
@@ -174,6 +191,13 @@
         if (state().get("theme")) { remember("theme", root.dataset.theme); }
         figures();
       });
+    });
+    document.querySelectorAll(".runnable > code").forEach(function (command) {
+      var button = document.createElement("button");
+      button.type = "button";
+      button.className = "copy";
+      button.textContent = "Copy";
+      command.after(" ", button);
     });
     document.querySelectorAll(".copy").forEach(function (button) {
       button.addEventListener("click", function () {

@@ -137,7 +137,12 @@ def round_medians(run: Run, record: Record) -> dict[int, float]:
     samples, rounds = run.samples(record), run.rounds(record)
     if samples.size == 0 or samples.shape != rounds.shape:
         return {}
-    return {int(r): float(np.median(samples[rounds == r])) for r in np.unique(rounds)}
+    order = np.argsort(rounds, kind="stable")
+    names, starts = np.unique(rounds[order], return_index=True)
+    parts = np.split(samples[order], starts[1:])
+    if len({part.size for part in parts}) == 1:
+        return dict(zip(names.astype(int).tolist(), np.median(np.stack(parts), axis=1).tolist(), strict=True))
+    return {int(name): float(np.median(part)) for name, part in zip(names, parts, strict=True)}
 
 
 def ratio(run: Run, record: Record, over: Record) -> Figure | None:

@@ -157,7 +157,7 @@ def distribution(view: View, case: facts.Case, drawn: list[Record], values: dict
             record.contender, [rounded(v) for v in relative], shares.tolist(), view.palette.look(record), hover
         )
         traces.append(curve | {"mode": "lines"})
-        cells = [number(show(float(np.quantile(found, q)), "ns")) for q in (0.05, 0.25, 0.5, 0.75, 0.95)]
+        cells = [number(show(q, "ns")) for q in np.quantile(found, (0.05, 0.25, 0.5, 0.75, 0.95)).tolist()]
         rows.append(row([record.contender, *cells]))
     widest = max(spreads, key=lambda name: spreads[name])
     takeaway = f"The middle 80 % of samples span at most {show(spreads[widest], 'share')} of the median ({widest})."

@@ -22,7 +22,8 @@ from .page import badges
 from .table import Cell, number, table
 from .view import View, link, page_of
 
-ROW_LIMIT = 420
+ROW_LIMIT = 460
+CASES = 200
 COLUMNS = (">Latency", ">Ratio", ">Share of floor", ">Memory", ">Peak", ">Throughput", "Cautions")
 
 
@@ -99,7 +100,7 @@ def general_limits(view: View) -> list[str]:
 
 def contenders(view: View, study: str) -> Html:
     """Every contender of every case; on large runs the best of each technique, with the number left out."""
-    cases = view.of(study)
+    cases, further = view.of(study)[:CASES], view.of(study)[CASES:]
     depth = depth_for(cases)
     bodies = [case_rows(view, case, depth) for case in cases]
     hidden = sum(max(len(case.records) - depth, 0) for case in cases)
@@ -115,14 +116,23 @@ def contenders(view: View, study: str) -> Html:
         tag("p", note),
         tag("div", words, tag("span", class_="filtered", aria_live="polite"), class_="tools"),
         table(["Contender", *COLUMNS], bodies, class_="contenders filterable", label="Contenders by case"),
+        links(further),
         id="contenders",
     )
+
+
+def links(cases: Sequence[facts.Case]) -> Html | None:
+    """The cases that the table has no room for, as links alone."""
+    if not cases:
+        return None
+    found = [(tag("a", case.id, href=link(page_of(case.id))), " ") for case in cases]
+    return tag("details", tag("summary", f"{len(cases)} further cases"), tag("p", found))
 
 
 def depth_for(cases: Sequence[facts.Case]) -> int:
     """How many contenders of a case the table can show without the page growing past its budget."""
     most = max((len(case.records) for case in cases), default=0)
-    while most > 1 and sum(min(len(case.records), most) for case in cases) > ROW_LIMIT:
+    while most > 1 and sum(1 + min(len(case.records), most) for case in cases) > ROW_LIMIT:
         most -= 1
     return most
 

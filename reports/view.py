@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -119,8 +119,13 @@ class View:
         path = (self.root / file).resolve()
         if not path.is_relative_to(self.root.resolve()) or not path.is_file():
             return f"{file} is not in this checkout"
-        current = hashlib.sha256(path.read_bytes()).hexdigest()[: len(digest)]
+        current = _digest(path, path.stat().st_mtime_ns)[: len(digest)]
         return None if current == digest else f"the implementation has changed since: {file} is now {current}"
+
+
+@lru_cache(maxsize=1024)
+def _digest(path: Path, changed_ns: int) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def mapping(value: Any) -> Mapping[str, Any]:

@@ -29,7 +29,7 @@ from .view import CPU_SENTENCE, View
 NAME = "summary.html"
 WIDTH, HEIGHT, REACH = 168, 18, 5  # of the drawn ratios: pixels, and powers of two to either side
 STYLE = Path(__file__).parent / "static" / "style.css"
-COLUMNS = ("Technique", ">Cases", ">Fastest in", ">Time over the baseline's", "1/32 to 32", ">Share of floor", "By")
+COLUMNS = ("Technique", ">Ratio", "1/32 to 32", ">Fastest in", ">Cases", ">Share of floor", "By")
 LIMITS = (
     "Single cases, samples, verification, sources, and what failed and why: these are on the pages of the site that "
     "this file was built with. Runs of different machines stand one below the other and are not to be divided."
@@ -131,10 +131,10 @@ def technique_row(view: View, cases: Sequence[facts.Case], technique: str) -> Ht
     return row(
         [
             tag("b", technique),
-            number(len(found)),
-            number(first),
             number(middle),
             Cell(drawn(ratios)),
+            number(first),
+            number(len(found)),
             number(show(float(np.median(shares)), "share") if shares else DASH),
             f"{most}, {names.count(most)} of {len(names)}",
         ]

@@ -95,10 +95,10 @@ def graphed(workload: Workload) -> Workload:
 
 
 def smoke(model: Model) -> Iterator[Workload]:
-    """Each operation once, on four heads."""
+    """Each operation once, on four heads; lengths of the inner kernel are ragged, so that a mask left out shows."""
     few = model.at_most(4)
     for kernel in (False, True):
-        yield decode(few, 2, 64, kernel)
+        yield decode(few, 2, 64, kernel, ragged=kernel)
         yield sequence("prefill", few, 64, kernel=kernel)
         yield sequence("train", few, 32, kernel=kernel)
 
@@ -111,7 +111,7 @@ def cpu(model: Model) -> Iterator[Workload]:
     yield decode(few, 4, K, ragged=True)
     yield decode(few, 1, K, new_tokens=2)
     yield from _fp8([few], 1, K)
-    yield decode(few, 4, K, kernel=True)
+    yield decode(few, 4, K, kernel=True, ragged=True)
     yield sequence("prefill", few, 256)
     yield sequence("prefill", few, 512, kernel=True)
     yield sequence("train", few, 128)

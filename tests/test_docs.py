@@ -69,7 +69,7 @@ def measured(folder: Path, *words: str) -> Run:
     return read_run(runs[0].parent)
 
 
-CASE = "attention.decode_kernel/v2-lite-tp4/b2-s64-fp32"
+CASE = "attention.decode_kernel/v2-lite-tp4/b2-s64-ragged-fp32"
 
 
 @pytest.mark.parametrize(("change", "status"), [(("", ""), "passed"), (("slots <= last", "slots < last"), "incorrect")])

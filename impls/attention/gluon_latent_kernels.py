@@ -31,9 +31,12 @@ try:
 except ImportError:
     gl = hopper = mbarrier = tma = None
 
-    def jit(function: Any) -> Any:
+    def jit(function: Any = None, **options: Any) -> Any:
         """The function itself: nobody may call it here."""
-        return function
+        return function if function is not None else lambda plain: plain
+
+
+RUNTIME = ["rows", "heads", "table_stride"]
 
 
 @jit
@@ -45,9 +48,9 @@ def _sequences(places):
 
 @jit
 def _piece(places, sequence):
-    """Of a sequence: its length, its pages, the first page of the part and the page after its last. The part's ends are
-    read each time: registers are scarce."""
-    at_ptr = places[0] + 2 * places[5]
+    """Of a sequence: its length, its pages, the first page of the part and the page after its last. Registers are
+    scarce: the part's ends are read each time, at addresses that cannot be computed once (no sequence is 2^30)."""
+    at_ptr = places[0] + (2 * places[5] + (sequence >> 30))
     length = gl.load(places[1] + sequence)
     pages = gl.cdiv(length, 64)
     begin = gl.where(sequence == gl.load(at_ptr), gl.load(at_ptr + 1), 0)
@@ -247,8 +250,8 @@ def _sum(p, values, o, TURNED: gl.constexpr):
 
 
 @jit
-def _leave(room, o, whole_ptr, piece_ptr, cut, first, rows, ROWS: gl.constexpr, TURNED: gl.constexpr):
-    """Write sums of 128 latents to rows of 512, through shared memory, so that a row leaves as a whole."""
+def _leave(room, o, whole_ptr, piece_ptr, cut, rows, ROWS: gl.constexpr, TURNED: gl.constexpr):
+    """Write sums of 128 latents to `rows` rows of 512, through shared memory, so that a row leaves as a whole."""
     spread: gl.constexpr = gl.BlockedLayout([1, 4], [1, 32], [4, 1], [1, 0])
     tile = room._reinterpret(gl.float32, [ROWS, 128], gl.NVMMASharedLayout.get_default_for([ROWS, 128], gl.float32))
     gl.thread_barrier()
@@ -259,7 +262,7 @@ def _leave(room, o, whole_ptr, piece_ptr, cut, first, rows, ROWS: gl.constexpr, 
     gl.thread_barrier()
     column_H = gl.arange(0, 128, gl.SliceLayout(0, spread))
     for strip in gl.static_range(ROWS // 16):
-        row_M = first + strip * 16 + gl.arange(0, 16, gl.SliceLayout(1, spread))
+        row_M = strip * 16 + gl.arange(0, 16, gl.SliceLayout(1, spread))
         values = tile.slice(strip * 16, 16).load(spread)
         at = gl.expand_dims(row_M * 512, 1) + gl.expand_dims(column_H, 0)
         inside = gl.expand_dims(row_M < rows, 1)
@@ -314,16 +317,18 @@ def _weigh(
             room = rooms.index(last)
             cut = (begin > 0) | (stop < pages)
             kept = 2 * part + gl.where(begin == 0, 1, 0)
-            whole_ptr = o_ptr + (sequence.to(gl.int64) * rows * 512 + HALF * 256)
-            piece_ptr = parts_ptr + (kept * rows * 512 + HALF * 256)
-            _leave(room, low, whole_ptr, piece_ptr, cut, block * ROWS, rows, ROWS, TURNED)
-            _leave(room, high, whole_ptr + 128, piece_ptr + 128, cut, block * ROWS, rows, ROWS, TURNED)
+            # The last term is 0, and keeps the compiler from computing all addresses once, into registers.
+            row = block * ROWS + (stop >> 30)
+            whole_ptr = o_ptr + ((sequence.to(gl.int64) * rows + row) * 512 + HALF * 256)
+            piece_ptr = parts_ptr + ((kept * rows + row) * 512 + HALF * 256)
+            _leave(room, low, whole_ptr, piece_ptr, cut, rows - row, ROWS, TURNED)
+            _leave(room, high, whole_ptr + 128, piece_ptr + 128, cut, rows - row, ROWS, TURNED)
             hopper.fence_async_shared()
             gl.thread_barrier()
             mbarrier.arrive(free.index(last), count=1)
 
 
-@jit
+@jit(do_not_specialize=RUNTIME)
 def attend(
     q_latent, q_rope, latents, scales, rope, table_ptr, lengths_ptr, starts_ptr, o_ptr, parts_ptr, lse_ptr,
     scale, rows, heads, table_stride, blocks,

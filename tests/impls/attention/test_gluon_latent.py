@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import math
 import re
+import subprocess
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -29,9 +31,10 @@ from tests.impls.attention.gluon_latent_emulated import emulating, pieces_of
 from tests.impls.attention.triton_oracle import SCALE, drawn, expected
 
 pytest.importorskip("triton.experimental.gluon")
+nvidia = pytest.importorskip("triton.knobs").nvidia
 
 SHARED_MEMORY = 232_448
-SPILLED = {(64, True): 48}  # bytes, read where a piece begins; five warp groups leave 80 registers for scores
+SPILLED = {(64, False): 12, (128, False): 12, (32, True): 4, (64, True): 112, (128, True): 148}  # bytes, between pages
 MODEL = AttentionShape(7168, 16, 16, 61, query_latent=1536)
 
 
@@ -131,28 +134,47 @@ def rehearsed():
     return lambda shape: rehearse(operation, contender, shape)
 
 
+def page_loops(kernel, folder: Path) -> list[list[str]]:
+    """The innermost loops that have matrix instructions, as lines of nvdisasm."""
+    binary = folder / "kernel.cubin"
+    binary.write_bytes(kernel.asm["cubin"])
+    told = subprocess.run([nvidia.nvdisasm.path, "-c", binary], capture_output=True, text=True, check=True).stdout
+    lines = [line for line in told.splitlines() if re.match(r"\.L_x_\d+:|\s+/\*[0-9a-f]+\*/", line)]
+    labels = {line[:-1]: number for number, line in enumerate(lines) if line.endswith(":")}
+    jumps = [(number, re.search(r"BRA\b.*(\.L_x_\d+)", line)) for number, line in enumerate(lines)]
+    loops = [(labels[to[1]], number) for number, to in jumps if to and labels[to[1]] < number]
+    found: list[tuple[int, int]] = []
+    for begin, end in sorted(loops, key=lambda loop: loop[1] - loop[0]):
+        inside = any("HGMMA" in line for line in lines[begin:end])
+        if inside and not any(begin <= other[1] and other[0] <= end for other in found):
+            found.append((begin, end))
+    return [lines[begin:end] for begin, end in found]
+
+
 @pytest.mark.parametrize("cache", ["native", "fp8"])
-@pytest.mark.parametrize("heads", [16, 32, 64])
-def test_compiles_for_hopper(rehearsed, heads, cache):
-    """Within shared memory and the registers of a processor, without spills but those known, products not serialized
-    and as many as are meant: 36 of scores and 32 of sums, or half as many of sums where rows are 64."""
-    model, fp8 = replace(MODEL, heads=heads, kv_heads=heads), cache == "fp8"
+@pytest.mark.parametrize("heads", [16, 32, 64, 128])
+def test_compiles_for_hopper(rehearsed, heads, cache, tmp_path):
+    """Within shared memory and the registers of a processor, nothing spilled while pages last, and products as many as
+    are meant: 36 of scores and 32 of sums, or half as many of sums where rows are 64."""
+    model, fp8, rows = replace(MODEL, heads=heads, kv_heads=heads), cache == "fp8", min(heads, 64)
     found = rehearsed(DecodeShape(model, 128, 4096, cache=cache))
     assert [kernel.name for kernel in found.kernels] == ["plan_parts", "attend", "merge_pieces"]
     for kernel in found.kernels:
         taken = resources(kernel)
-        assert taken["shared"] <= SHARED_MEMORY and taken["stack"] <= 32, taken
+        assert taken["shared"] <= SHARED_MEMORY, taken
         assert taken["spilled"] <= (SPILLED.get((heads, fp8), 0) if kernel.name == "attend" else 0), taken
-    launch, text = LAUNCHES[heads, fp8], found.kernels[1].asm["ptx"]
-    width = 16 if heads == 16 else 32 if heads == 32 else 64
-    assert text.count(f"wgmma.mma_async.sync.aligned.m64n{width}k16.f32.bf16.bf16") == (36 if heads == 64 else 36 + 32)
-    assert heads != 64 or text.count("wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16") == 16
+    launch, attend = LAUNCHES[rows, fp8], found.kernels[1]
+    text, loops = attend.asm["ptx"], page_loops(attend, tmp_path)
+    sums = 16 if rows < 64 else 8
+    assert sorted(sum("HGMMA" in line for line in loop) for loop in loops) == [sums, sums, 36]
+    assert not any(re.search("LDL|STL", line) for loop in loops for line in loop)
+    assert text.count(f"wgmma.mma_async.sync.aligned.m64n{rows}k16.f32.bf16.bf16") == 36 + (32 if rows < 64 else 0)
     asked = {int(number) for number in re.findall(r"setmaxnreg\.(?:inc|dec)\.sync\.aligned\.u32\s+(\d+)", text)}
     assert asked >= {launch.summing, launch.copying}
     groups = 5 if fp8 else 4
     assert groups * 128 * launch.registers <= 65_536
     scores = groups * launch.registers - 2 * launch.summing - launch.copying - fp8 * launch.converting
-    assert scores >= 80 and scores in asked
+    assert scores >= 72 and scores in asked
 
 
 def test_two_query_tokens_of_many_heads_are_one_launch(rehearsed):

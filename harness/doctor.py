@@ -73,7 +73,7 @@ def _at_work(device: str, host: Host, noise: Noise, nvml: Any) -> Iterator[Findi
     after, end = host.moment(), time.monotonic()
     yield from doctor_cpu.strained(host, before, after)
     if device == "cuda" and nvml is not None:
-        index = next(iter(doctor_gpu.visible(1 << 16)), 0)
+        index = doctor_gpu.first_visible()
         yield from doctor_gpu.under_load(nvml, index, sampler.summary(begin, end, index))
     yield from found
 

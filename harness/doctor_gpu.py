@@ -25,6 +25,7 @@ LEAST_FREE = 0.9
 CLOCK_SHARE = 0.9
 POWER_SHARE = 0.98
 BUSY_PERCENT = 5
+ADMINISTRATOR = 1 << 21 | 1 << 38  # CAP_SYS_ADMIN, CAP_PERFMON
 PARAMETERS = "proc/driver/nvidia/params"
 NCU_PLACES = ("usr/local/cuda*/bin/ncu", "opt/nvidia/nsight-compute/*/ncu")
 
@@ -60,17 +61,27 @@ class Gpu:
             return None
 
 
+def _named() -> list[int]:
+    """Numbers in CUDA_VISIBLE_DEVICES; none where it is not set, or has identities."""
+    words = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    return [int(word) for word in words if word.strip().isdigit()]
+
+
 def visible(count: int) -> list[int]:
     """Indices of the GPUs that CUDA_VISIBLE_DEVICES leaves, where it names them by number; else all of them."""
-    words = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-    numbers = [int(word) for word in words if word.strip().isdigit()]
-    return [number for number in numbers if number < count] if numbers else list(range(count))
+    return [number for number in _named() if number < count] or list(range(count))
 
 
 def examine(nvml: Any, cuda: str | None) -> Iterator[Finding]:
     """Driver, then GPU by GPU; `cuda` is the version torch was built for."""
     yield _driver(nvml, cuda)
-    for index in visible(nvml.nvmlDeviceGetCount()):
+    try:
+        count = nvml.nvmlDeviceGetCount()
+    except Exception as error:  # pynvml raises one class an error code
+        why = "clocks, throttling and other processes on the GPUs would go unnoticed"
+        yield Finding("GPUs", "unseen", f"NVML does not count them: {error}", why, "make nvidia-smi work first")
+        return
+    for index in visible(count):
         try:
             yield from _gpu(nvml, index)
         except LostGpu as lost:
@@ -247,6 +258,11 @@ def _mig(gpu: Gpu, name: str) -> Finding | None:
     return Finding(f"{name} MIG", "fit", "off", why)
 
 
+def first_visible() -> int:
+    """NVML's index of the GPU that torch calls 0."""
+    return next(iter(_named()), 0)
+
+
 def under_load(nvml: Any, index: int, seen: Mapping[str, Any] | None) -> Iterator[Finding]:
     """What the sampler saw of a GPU while the noise floor was measured."""
     subject, why = (
@@ -286,17 +302,26 @@ def counters_forbidden(root: Path = Path("/")) -> bool | None:
     return None if found is None else found.group(1) == "1"
 
 
+def may_profile(root: Path = Path("/")) -> bool:
+    """Whether this process has a capability that makes it an administrator to the driver; a container's root has none."""
+    try:
+        found = re.search(r"CapEff:\s*([0-9a-f]+)", (root / "proc/self/status").read_text())
+    except OSError:
+        return False
+    return found is not None and bool(int(found.group(1), 16) & ADMINISTRATOR)
+
+
 def counters(root: Path = Path("/"), administrator: bool | None = None) -> Finding:
     """Whether `make profile TOOL=ncu` can read hardware counters here."""
     why = "counters tell which resource a kernel waits for; times do not need them"
     ncu, forbidden = find_ncu(root), counters_forbidden(root)
-    administrator = os.geteuid() == 0 if administrator is None else administrator
+    administrator = may_profile(root) if administrator is None else administrator
     if ncu is None:
         return Finding(
             "counters", "note", "ncu is not installed", why, "install Nsight Compute for make profile TOOL=ncu"
         )
     if forbidden and not administrator:
-        advice = "load the nvidia module with NVreg_RestrictProfilingToAdminUsers=0, or profile as root"
+        advice = "load the nvidia module with NVreg_RestrictProfilingToAdminUsers=0, or profile as root of the host"
         return Finding(
             "counters", "note", f"{ncu} is there, but the driver keeps counters to administrators", why, advice
         )

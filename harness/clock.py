@@ -4,8 +4,8 @@ On a GPU the host enqueues a gate (a kernel that only waits), then for each samp
 and another event. While the gate holds, nothing behind it starts, so launch cost cannot leak into the time; the proof
 is that the first event is still pending when everything has been enqueued. Without the proof the gate is made twice as
 long as enqueuing took, and after four attempts, or at a gate of a second, the call is bound by the host (it
-synchronises, or launches faster than the queue takes), and its time is wall time and called that. The flush *reads* twice the L2 cache: writing would leave dirty lines whose
-write-back the measured kernel would pay for.
+synchronises, or launches faster than the queue takes), and its time is wall time and called that. The flush *reads*
+twice the L2 cache: writing would leave dirty lines whose write-back the measured kernel would pay for.
 """
 
 from __future__ import annotations

@@ -174,9 +174,29 @@ def _products(queries, ring, s, count, TURNED: gl.constexpr, ROOMS: gl.constexpr
 
 
 @jit
-def _send(post, number, p, factor_M, WEIGHTS: gl.constexpr, TURNED: gl.constexpr, SLOTS: gl.constexpr):
-    """Message `number`, once both that read messages are done with its slot: a factor, and WEIGHTS or none."""
-    weights, factors, sent_full, sent_free = post
+def _announce(post, number, factor_M, SLOTS: gl.constexpr):
+    """The factor of message `number`. Its place is free: the message that was there has been answered, or the last one
+    could not have been sent."""
+    factors, told = post[1], post[4]
+    place = number % (SLOTS + 1)
+    factors.index(place).store(factor_M)
+    gl.thread_barrier()
+    mbarrier.arrive(told.index(place), count=1)
+
+
+@jit
+def _told(post, number, of_rows: gl.constexpr, SLOTS: gl.constexpr):
+    """The factor of message `number`, by rows."""
+    factors, told = post[1], post[4]
+    place = number % (SLOTS + 1)
+    mbarrier.wait(told.index(place), number // (SLOTS + 1) & 1)
+    return factors.index(place).load(of_rows)
+
+
+@jit
+def _send(post, number, p, WEIGHTS: gl.constexpr, TURNED: gl.constexpr, SLOTS: gl.constexpr):
+    """The rest of message `number`, WEIGHTS or nothing, once both that read messages are done with its slot."""
+    weights, sent_full, sent_free = post[0], post[2], post[3]
     slot = number % SLOTS
     mbarrier.wait(sent_free.index(slot), number // SLOTS & 1 ^ 1)
     if WEIGHTS:
@@ -184,10 +204,8 @@ def _send(post, number, p, factor_M, WEIGHTS: gl.constexpr, TURNED: gl.constexpr
             weights.index(slot).permute((1, 0)).store(p.to(weights.dtype))
         else:
             weights.index(slot).store(p.to(weights.dtype))
-    factors.index(slot).store(factor_M)
-    if WEIGHTS:
         hopper.fence_async_shared()
-    gl.thread_barrier()
+        gl.thread_barrier()
     mbarrier.arrive(sent_full.index(slot), count=1)
 
 
@@ -222,17 +240,19 @@ def _score(
                 s = gl.where(seen, s, float("-inf"))
                 new_M = gl.maximum(gl.maximum(top_M, gl.max(s, TOKENS) * scale), -1e30)
                 shrink_M = gl.exp2(top_M - new_M)
+                _announce(post, count + pieces, shrink_M, SLOTS)
                 p = gl.exp2(s * scale - gl.expand_dims(new_M, TOKENS))
                 top_M = new_M
                 if TURNED:
                     sums = sums * gl.expand_dims(shrink_M, TOKENS) + p
                 else:
                     total_M = total_M * shrink_M + gl.sum(p, TOKENS)
-                _send(post, count + pieces, p, shrink_M, True, TURNED, SLOTS)
+                _send(post, count + pieces, p, True, TURNED, SLOTS)
                 count += 1
             if TURNED:
                 total_M = gl.sum(sums, TOKENS)
-            _send(post, count + pieces, s, 1.0 / gl.maximum(total_M, 1e-30), False, TURNED, SLOTS)
+            _announce(post, count + pieces, 1.0 / gl.maximum(total_M, 1e-30), SLOTS)
+            _send(post, count + pieces, s, False, TURNED, SLOTS)
             pieces += 1
             if (begin > 0) | (stop < pages):
                 kept = 2 * part + gl.where(begin == 0, 1, 0)
@@ -285,7 +305,7 @@ def _weigh(
     of_rows: gl.constexpr = gl.SliceLayout(LATENTS, mma)
     rows, part, block = places[4][0], places[5], places[6]
     rooms, free = ring[0], ring[5]
-    weights, factors, sent_full, sent_free = post
+    weights, sent_full, sent_free = post[0], post[2], post[3]
     first, after = _sequences(places)
     count, got = 0, 0
     for sequence in range(first, after):
@@ -296,9 +316,9 @@ def _weigh(
             for page in range(begin, stop):
                 slot = got % SLOTS
                 room, _turn = _room(2 * count + HALF, ROOMS)
-                mbarrier.wait(sent_full.index(slot), got // SLOTS & 1)
-                shrink = gl.expand_dims(factors.index(slot).load(of_rows), LATENTS)
+                shrink = gl.expand_dims(_told(post, got, of_rows, SLOTS), LATENTS)
                 low, high = low * shrink, high * shrink
+                mbarrier.wait(sent_full.index(slot), got // SLOTS & 1)
                 low = _sum(weights.index(slot), rooms.index(room).slice(0, 128, dim=1), low, TURNED)
                 high = _sum(weights.index(slot), rooms.index(room).slice(128, 128, dim=1), high, TURNED)
                 low, high = hopper.warpgroup_mma_wait(0, deps=(low, high))
@@ -306,13 +326,11 @@ def _weigh(
                 mbarrier.arrive(sent_free.index(slot), count=1)
                 count += 1
                 got += 1
-            slot = got % SLOTS
             last, _turn = _room(2 * count - 2 + HALF, ROOMS)
-            mbarrier.wait(sent_full.index(slot), got // SLOTS & 1)
-            factor = gl.expand_dims(factors.index(slot).load(of_rows), LATENTS)
+            factor = gl.expand_dims(_told(post, got, of_rows, SLOTS), LATENTS)
             low, high = low * factor, high * factor
-            gl.thread_barrier()
-            mbarrier.arrive(sent_free.index(slot), count=1)
+            mbarrier.wait(sent_full.index(got % SLOTS), got // SLOTS & 1)  # no answer before it is expected
+            mbarrier.arrive(sent_free.index(got % SLOTS), count=1)
             got += 1
             room = rooms.index(last)
             cut = (begin > 0) | (stop < pages)
@@ -350,13 +368,14 @@ def attend(
     rooms = gl.allocate_shared_memory(dtype, [ROOMS, 64, 256], wide)
     ropes = gl.allocate_shared_memory(dtype, [STORED, 64, 64], narrow)
     weights = gl.allocate_shared_memory(dtype, [SLOTS, ROWS, 64], q_rope.layout)
-    factors = gl.allocate_shared_memory(gl.float32, [SLOTS, ROWS], plain)
+    factors = gl.allocate_shared_memory(gl.float32, [SLOTS + 1, ROWS], plain)
     full = gl.allocate_shared_memory(gl.int64, [ROOMS, 1], mbarrier.MBarrierLayout())
     free = gl.allocate_shared_memory(gl.int64, [ROOMS, 1], mbarrier.MBarrierLayout())
     rope_full = gl.allocate_shared_memory(gl.int64, [STORED, 1], mbarrier.MBarrierLayout())
     rope_free = gl.allocate_shared_memory(gl.int64, [STORED, 1], mbarrier.MBarrierLayout())
     sent_full = gl.allocate_shared_memory(gl.int64, [SLOTS, 1], mbarrier.MBarrierLayout())
     sent_free = gl.allocate_shared_memory(gl.int64, [SLOTS, 1], mbarrier.MBarrierLayout())
+    told = gl.allocate_shared_memory(gl.int64, [SLOTS + 1, 1], mbarrier.MBarrierLayout())
     q_full = gl.allocate_shared_memory(gl.int64, [1, 1], mbarrier.MBarrierLayout())
     if FP8:
         stored = gl.allocate_shared_memory(latents.dtype, [STORED, 64, 512], latents.layout)
@@ -372,12 +391,14 @@ def attend(
     for slot in gl.static_range(SLOTS):
         mbarrier.init(sent_full.index(slot), count=1)
         mbarrier.init(sent_free.index(slot), count=2)
+    for place in gl.static_range(SLOTS + 1):
+        mbarrier.init(told.index(place), count=1)
     mbarrier.init(q_full.index(0), count=1)
     hopper.fence_async_shared()
     queries = (q_latent, q_rope, q_rooms, q_turned, q_full)
     places = (starts_ptr, lengths_ptr, table_ptr, table_stride, (rows, heads), part, block)
     ring = (rooms, stored, scaling, ropes, full, free, rope_full, rope_free)
-    post = (weights, factors, sent_full, sent_free)
+    post = (weights, factors, sent_full, sent_free, told)
     cache = (latents, scales, rope)
     if FP8:
         gl.warp_specialize(

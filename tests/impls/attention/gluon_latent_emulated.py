@@ -31,6 +31,8 @@ PLAIN = (
     "fetch",
     "product",
     "products",
+    "announce",
+    "told",
     "send",
     "sum",
     "leave",

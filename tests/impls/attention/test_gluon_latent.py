@@ -34,7 +34,7 @@ pytest.importorskip("triton.experimental.gluon")
 nvidia = pytest.importorskip("triton.knobs").nvidia
 
 SHARED_MEMORY = 232_448
-SPILLED = {(64, False): 12, (128, False): 12, (32, True): 4, (64, True): 112, (128, True): 148}  # bytes, between pages
+SPILLED = {(64, False): 20, (128, False): 24, (32, True): 4, (64, True): 112, (128, True): 148}  # bytes, between pages
 MODEL = AttentionShape(7168, 16, 16, 61, query_latent=1536)
 
 

@@ -12,6 +12,7 @@ import re
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -91,6 +92,14 @@ def test_what_lies_past_the_length_does_not_matter(fp8):
             emulating(patch)
             results.append(latent_decode(q, cache.pages, cache.table_BN, lengths_B, SCALE, planned(lengths_B, 2)))
     torch.testing.assert_close(*results, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("cache", ["native", "fp8"])
+def test_contender_is_judged_correct(cache, judge, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(multi_processor_count=4))
+    emulating(monkeypatch)
+    model = replace(MODEL, hidden=40, heads=9, kv_heads=9, query_latent=24)
+    judge("attention.decode_kernel", "mla/gluon", DecodeShape(model, 3, 300, 2, ragged=True, cache=cache))
 
 
 @settings(max_examples=80, deadline=None)

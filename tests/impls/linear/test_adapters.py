@@ -50,7 +50,6 @@ def stand_in_scaled_mm(a, b, scale_a, kind_a, scale_b, kind_b, output_dtype):
         scale_b = scale_b.T
         require_blocks(b, scale_b, multiple=4)
     else:
-        scale_b = scale_b.T
         require_rows_fastest(b, scale_b)
     return (numbers(a, scale_a) @ numbers(b, scale_b).T).to(output_dtype)
 

@@ -163,11 +163,12 @@ class Ranks:
         The others raise too, for their connection to that rank broke, or were ended by torchrun with SIGTERM.
         """
         codes = {int(rank): int(code) for rank, code in FAILURE.findall(self.log.read_text(errors="replace"))}
-        silent = {r: code for r, code in codes.items() if r not in self._errors and code != -signal.SIGTERM}
+        stopped = {rank for rank, code in codes.items() if code == -signal.SIGTERM}
+        silent = {r: code for r, code in codes.items() if r not in self._errors and r not in stopped}
         for rank, code in sorted(silent.items(), key=lambda item: item[1]):
             return RanksLost(rank, "crashed", f"rank {rank} {_ending(code)}")
         for rank in self._gone():
-            if rank not in self._errors:
+            if rank not in self._errors and not (self._errors and rank in stopped):
                 return RanksLost(rank, "crashed", f"rank {rank} ended without a word; see {self.log}")
         if self._errors:
             rank, error = min(self._errors.items(), key=lambda item: float(item[1]["when"]))

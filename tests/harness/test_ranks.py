@@ -100,6 +100,17 @@ def test_a_rank_that_raises_is_named_with_what_it_raised(ranks):
     assert len(events) == 3
 
 
+def test_a_rank_that_torchrun_ends_because_another_raised_is_not_named(ranks):
+    body = """
+if bad:
+    time.sleep(0.5)
+    raise ValueError("not like this")
+time.sleep(600)
+"""
+    _, end, _ = lost(ranks(body))
+    assert (end.rank, end.status) == (1, "error") and "ValueError: not like this" in str(end)
+
+
 def test_a_rank_that_is_killed_is_named_with_the_signal(ranks):
     _, end, took = lost(ranks("if bad: os.kill(os.getpid(), signal.SIGKILL)\nrank.barrier()"))
     assert (end.rank, end.status) == (1, "crashed")

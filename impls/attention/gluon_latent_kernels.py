@@ -19,22 +19,7 @@ and O end in NM or HM where TURNED, in MN or MH else.
 
 from __future__ import annotations
 
-from typing import Any
-
-try:
-    from triton.experimental import gluon
-    from triton.experimental.gluon import language as gl
-    from triton.experimental.gluon.language.nvidia import hopper
-    from triton.experimental.gluon.language.nvidia.hopper import mbarrier, tma
-
-    jit: Any = gluon.jit
-except ImportError:
-    gl = hopper = mbarrier = tma = None
-
-    def jit(function: Any = None, **options: Any) -> Any:
-        """The function itself: nobody may call it here."""
-        return function if function is not None else lambda plain: plain
-
+from ..gluon_jit import gl, hopper, jit, mbarrier, tma
 
 RUNTIME = ["rows", "heads", "table_stride"]
 
@@ -103,15 +88,7 @@ def _copy(cache, places, ring, ROOMS: gl.constexpr, STORED: gl.constexpr, FP8: g
 def _convert(places, ring, ROOMS: gl.constexpr, STORED: gl.constexpr):
     """The warps that write E4M3 latents times their scales to the rooms, in BF16."""
     spread: gl.constexpr = gl.BlockedLayout([1, 8], [2, 16], [4, 1], [1, 0])
-    rooms, stored, factors, full, free, rope_full, rope_free = (
-        ring[0],
-        ring[1],
-        ring[2],
-        ring[4],
-        ring[5],
-        ring[6],
-        ring[7],
-    )
+    rooms, stored, factors, _ropes, full, free, rope_full, rope_free = ring
     first, after = _sequences(places)
     count = 0
     for sequence in range(first, after):
@@ -346,6 +323,15 @@ def _weigh(
             mbarrier.arrive(free.index(last), count=1)
 
 
+@jit
+def _barriers(number: gl.constexpr, count: gl.constexpr):
+    """So many barriers that each wait for `count` arrivals."""
+    made = gl.allocate_shared_memory(gl.int64, [number, 1], mbarrier.MBarrierLayout())
+    for index in gl.static_range(number):
+        mbarrier.init(made.index(index), count=count)
+    return made
+
+
 @jit(do_not_specialize=RUNTIME)
 def attend(
     q_latent, q_rope, latents, scales, rope, table_ptr, lengths_ptr, starts_ptr, o_ptr, parts_ptr, lse_ptr,
@@ -369,31 +355,15 @@ def attend(
     ropes = gl.allocate_shared_memory(dtype, [STORED, 64, 64], narrow)
     weights = gl.allocate_shared_memory(dtype, [SLOTS, ROWS, 64], q_rope.layout)
     factors = gl.allocate_shared_memory(gl.float32, [SLOTS + 1, ROWS], plain)
-    full = gl.allocate_shared_memory(gl.int64, [ROOMS, 1], mbarrier.MBarrierLayout())
-    free = gl.allocate_shared_memory(gl.int64, [ROOMS, 1], mbarrier.MBarrierLayout())
-    rope_full = gl.allocate_shared_memory(gl.int64, [STORED, 1], mbarrier.MBarrierLayout())
-    rope_free = gl.allocate_shared_memory(gl.int64, [STORED, 1], mbarrier.MBarrierLayout())
-    sent_full = gl.allocate_shared_memory(gl.int64, [SLOTS, 1], mbarrier.MBarrierLayout())
-    sent_free = gl.allocate_shared_memory(gl.int64, [SLOTS, 1], mbarrier.MBarrierLayout())
-    told = gl.allocate_shared_memory(gl.int64, [SLOTS + 1, 1], mbarrier.MBarrierLayout())
-    q_full = gl.allocate_shared_memory(gl.int64, [1, 1], mbarrier.MBarrierLayout())
+    full, free = _barriers(ROOMS, 1), _barriers(ROOMS, 1)
+    rope_full, rope_free = _barriers(STORED, 1), _barriers(STORED, 2 if FP8 else 1)
+    sent_full, sent_free = _barriers(SLOTS, 1), _barriers(SLOTS, 2)
+    told, q_full = _barriers(SLOTS + 1, 1), _barriers(1, 1)
     if FP8:
         stored = gl.allocate_shared_memory(latents.dtype, [STORED, 64, 512], latents.layout)
         scaling = gl.allocate_shared_memory(gl.float32, [STORED, 64, 4], scales.layout)
     else:
         stored, scaling = rooms, factors
-    for room in gl.static_range(ROOMS):
-        mbarrier.init(full.index(room), count=1)
-        mbarrier.init(free.index(room), count=1)
-    for stage in gl.static_range(STORED):
-        mbarrier.init(rope_full.index(stage), count=1)
-        mbarrier.init(rope_free.index(stage), count=2 if FP8 else 1)
-    for slot in gl.static_range(SLOTS):
-        mbarrier.init(sent_full.index(slot), count=1)
-        mbarrier.init(sent_free.index(slot), count=2)
-    for place in gl.static_range(SLOTS + 1):
-        mbarrier.init(told.index(place), count=1)
-    mbarrier.init(q_full.index(0), count=1)
     hopper.fence_async_shared()
     queries = (q_latent, q_rope, q_rooms, q_turned, q_full)
     places = (starts_ptr, lengths_ptr, table_ptr, table_stride, (rows, heads), part, block)

@@ -18,21 +18,7 @@ Shape suffixes: M = 64 rows, N = 128 columns, K = 128 summed.
 
 from __future__ import annotations
 
-from typing import Any
-
-try:
-    from triton.experimental import gluon
-    from triton.experimental.gluon import language as gl
-    from triton.experimental.gluon.language.nvidia import hopper
-    from triton.experimental.gluon.language.nvidia.hopper import mbarrier, tma
-
-    jit: Any = gluon.jit
-except ImportError:
-    gl = hopper = mbarrier = tma = None
-
-    def jit(function: Any) -> Any:
-        """The function itself: nobody may call it here."""
-        return function
+from ..gluon_jit import gl, hopper, jit, mbarrier, tma
 
 
 @jit

@@ -21,6 +21,7 @@ from impls.attention.gluon_latent_plan import Plan
 from tests.impls.linear.gluon_emulated import Barrier, Launch
 
 PLAIN = (
+    "barriers",
     "copy",
     "convert",
     "score",

@@ -82,7 +82,7 @@ gate: $(READY) ## BASE=origin/main against the working tree: make exact, then bo
 		$(if $(BUDGET),--budget "$$BUDGET") $(if $(K),--match "$$K") $(if $(ONLY),--only "$$ONLY") $(if $(OUT),--out "$$OUT")
 
 gate-experiment: $(READY) ## how often the timing gate is wrong, quiet and beside busy neighbours, 45 minutes (N=40)
-	@$(PY) -m harness.gate_experiment --runs "$${N:-40}" $(if $(K),--match "$$K") \
+	@$(PY) -m harness.gate.experiment --runs "$${N:-40}" $(if $(K),--match "$$K") \
 		$(if $(BUDGET),--budget "$$BUDGET") $(if $(OUT),--out "$$OUT")
 
 doctor: $(READY) ## is this machine fit to benchmark; changes no setting (DEVICE= JSON=1)
@@ -90,10 +90,10 @@ doctor: $(READY) ## is this machine fit to benchmark; changes no setting (DEVICE
 
 profile: $(READY) ## why is this case slow (CASE= NAME=technique/implementation TOOL=torch|memory|host|ncu RUN= LIMIT=60)
 	@test -n "$$CASE" || { echo "make profile CASE=attention.decode/v3/b128-s4096; make list shows the cases"; exit 2; }; \
-	$(PY) -m harness.profile_run --case "$$CASE" $(if $(NAME),--name "$$NAME") $(asked)
+	$(PY) -m harness.profiling --case "$$CASE" $(if $(NAME),--name "$$NAME") $(asked)
 
 profile-all: $(READY) ## every case of a run below BELOW=0.3 of its floor (RUN= TOOL= LIMIT=)
-	@$(PY) -m harness.profile_run --below "$${BELOW:-0.3}" $(asked)
+	@$(PY) -m harness.profiling --below "$${BELOW:-0.3}" $(asked)
 
 compare: $(READY) ## two runs, record files or git revisions, a verdict each time (A= B= TOLERANCE=%  JSON=1)
 	@test -n "$$A" -a -n "$$B" || { echo "make compare A=earlier B=later: run folders, record files or git revisions"; exit 2; }; \

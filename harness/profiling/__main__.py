@@ -23,7 +23,7 @@ from ..options import Options
 from ..process import WorkerLost, WorkerProcess, WorkerRefused, end_like_ctrl_c
 from ..provenance import moment
 from ..record import Record, Run, read_header, read_run
-from . import file, ncu, report
+from . import counters, file, ncu, report
 from .file import TOOLS, Profile
 from .subject import Unprofiled
 
@@ -269,7 +269,7 @@ def _profile(asked: argparse.Namespace) -> int:
         raise Refused("say which case, make profile CASE=... (make list shows them), or make profile-all BELOW=0.3")
     named = None if asked.run is None else named_run(asked.run, asked.runs)
     device = choose_device(asked.device or (named.header.device if named else None))
-    if asked.tool == "ncu" and (reason := ncu.unavailable(device)):
+    if asked.tool == "ncu" and (reason := counters.unavailable(device)):
         raise Refused(reason)
     run = named or newest_run(asked.runs, device, asked.case)
     if run is None and asked.below is not None:

@@ -8,7 +8,7 @@ the same side, its first call, and then, call by call, what happens between call
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from time import perf_counter
 from typing import Any
@@ -17,11 +17,12 @@ import torch
 
 from ..case import Workload
 from ..catalog import Catalog
-from ..clock import CacheFlush, Replay, empty_pair_ns
+from ..clock import CacheFlush, Clock, Replay, empty_pair_ns
 from ..contest import Contest
 from ..contract import Cost
-from ..entrant import Entrant
+from ..entrant import Entrant, Finished
 from ..measurement import Turn
+from ..registry import Implementation
 from ..trial import Runner, Trials
 
 SET_UP, FIRST, BETWEEN, CALL = (f"whalebench: {word}" for word in ("set up", "first call", "between calls", "call"))
@@ -149,18 +150,50 @@ class TrialSubject(Subject):
 
 
 class ProfiledContest(Contest):
-    """A contest of one contender that ends before it is timed."""
+    """A contest that ends before it is timed."""
 
     def subject(self) -> Subject:
-        """Raises Unprofiled with the status a record would have."""
+        """The first contender. Raises Unprofiled with the status a record would have."""
         self._sides = {}
         self._flush = CacheFlush(self.device)
         self._empty = empty_pair_ns(self._flush) if self.device == "cuda" else None
         ready, _ = self._prepare(self.names, defer=False)
         if not ready:
             raise Unprofiled(*self._failures[self.names[0]])
-        cost = self._cost(ready[0].implementation.technique)
-        return CallSubject(ready[0], self._flush, self.workload.graph, cost)
+        return self._subject(ready[0], self.workload.graph)
+
+    def _subject(self, entrant: Entrant, graph: bool) -> CallSubject:
+        return CallSubject(entrant, self._flush, graph, self._cost(entrant.implementation.technique))
+
+
+class Untimed(Entrant):
+    """Verified and never timed: counting launches for a clock takes the driver's one subscription to events, which a
+    process under Nsight Compute has to leave to it."""
+
+    def make_clock(self, empty_ns: float | None) -> Clock:
+        """None that runs; no graph is captured either."""
+        return Finished("none", None)
+
+
+class UntimedContest(ProfiledContest):
+    """Contenders of one case on one side, to be called under a tool that counts."""
+
+    def _entrant(self, implementation: Implementation) -> Entrant | None:
+        side = self._side(implementation.technique, implementation.contender)
+        return None if side is None else Untimed(implementation, side, self._flush, graph=False)
+
+    def subjects(self) -> Iterator[tuple[str, Subject | Unprofiled]]:
+        """Each contender, set up when it is asked for and gone with the next, or why there is none."""
+        self._sides, self._empty = {}, None
+        self._flush = CacheFlush(self.device)
+        for name in self.names:
+            ready, _ = self._prepare([name], defer=False)
+            if ready:
+                yield name, self._subject(ready[0], graph=False)
+                ready[0].release()
+            else:
+                yield name, Unprofiled(*self._failures[name])
+            self._release()
 
 
 class ProfiledTrial(Trials):

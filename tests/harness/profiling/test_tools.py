@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from harness import memory
 from harness.options import Options
-from harness.profiling import host, tracer
+from harness.profiling import counters, host, tracer
 from harness.profiling import memory as memory_tool
 from harness.profiling import ncu as ncu_tool
 from harness.profiling.memory import Allocation, allocations, history
@@ -158,6 +158,7 @@ def ncu(tmp_path, monkeypatch):
         (tmp_path / "raw.csv").write_text(imported)
         body = f"""#!/bin/bash
 if [ "$1" = --import ]; then cat {tmp_path}/raw.csv; exit 0; fi
+if [ "$1" = --query-metrics ]; then cat {tmp_path}/known 2>/dev/null; exit 0; fi
 for word in "$@"; do case $word in --export=*) report=${{word#--export=}};; esac; done
 answer="${{@: -1}}"
 {run}
@@ -169,9 +170,12 @@ answer="${{@: -1}}"
     return install
 
 
-ANSWER = json.dumps({"model": {"flops": 8.0, "bytes": 1000.0}, "source": {"file": "a.py"}, "notes": ["a graph"]})
+ANSWER = json.dumps(
+    {"case": "case", "contender": "a/b", "model": {"flops": 8.0, "bytes": 1000.0}, "source": {"file": "a.py"}}
+)
 FINE = f"touch $report; echo '{ANSWER}' > $answer"
-METRICS = ["Kernel Name", *list(ncu_tool.METRICS)[:4]]
+METRICS = ["Kernel Name", *[alternatives[0][0] for alternatives in list(counters.COUNTERS.values())[:4]]]
+MARK = ["at::spin_kernel(long)", "1", "1", "1", "1"]
 
 
 def page(*kernels):
@@ -179,19 +183,19 @@ def page(*kernels):
     return "==PROF== Connected\n" + "\n".join(",".join(f'"{cell}"' for cell in line) for line in lines)
 
 
-def counters(tmp_path, seconds=20.0):
+def counted(tmp_path, seconds=20.0):
     return ncu_tool.run(Options(str(tmp_path)), "case", "a/b", tmp_path, "a--b-ncu", seconds)
 
 
 def test_counters_stand_beside_the_model_of_bytes(tmp_path, ncu):
-    ncu(FINE, page(["gemm, one", "2,000", "600", "200", "5000"], ["copy", "500", "300", "200", "n/a"]))
-    found = counters(tmp_path)
+    ncu(FINE, page(MARK, ["gemm, one", "2,000", "600", "200", "5000"], ["copy", "500", "300", "200", "n/a"]))
+    found = counted(tmp_path)
     rows = found["found"]["tables"]["counters"]
     assert [row["name"] for row in rows] == ["gemm, one", "copy"] and rows[0]["device_ns"] == 2000
     assert rows[1]["l2_bytes"] is None and rows[0]["sm_percent"] is None
     figures = found["found"]["figures"]
     assert figures["dram_over_model"] == pytest.approx(1.3) and "l2_bytes" not in figures
-    assert found["notes"][0] == "a graph" and "1.30 times" in found["notes"][1]
+    assert len(found["notes"]) == 1 and "1.30 times" in found["notes"][0]
     assert found["found"]["files"] == {"report": "a--b-ncu.ncu-rep"}
 
 
@@ -215,16 +219,16 @@ def test_a_model_within_a_tenth_is_not_called_wrong():
 def test_why_there_are_no_counters_is_told(tmp_path, ncu, script, said):
     ncu(script)
     with pytest.raises(Unprofiled, match=said):
-        counters(tmp_path, seconds=1.0 if "sleep" in script else 20.0)
+        counted(tmp_path, seconds=1.0 if "sleep" in script else 20.0)
 
 
 def test_without_ncu_or_gpu_the_reason_and_what_still_works(tmp_path, monkeypatch):
-    monkeypatch.setattr(ncu_tool, "find_ncu", lambda: None)
+    monkeypatch.setattr(counters, "find_ncu", lambda: None)
     for device in ("cpu", "cuda"):
-        said = ncu_tool.unavailable(device)
+        said = counters.unavailable(device)
         assert said is not None and "TOOL=torch shows time by kernel" in said
-    monkeypatch.setattr(ncu_tool, "find_ncu", lambda: "/opt/ncu")
-    assert ncu_tool.unavailable("cuda") is None
+    monkeypatch.setattr(counters, "find_ncu", lambda: "/opt/ncu")
+    assert counters.unavailable("cuda") is None
 
 
 def test_memory_tables_of_nothing():

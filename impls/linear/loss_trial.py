@@ -33,7 +33,7 @@ PLAIN = "bf16"
 KINDS = {
     "reference": ("reference", ()),
     dequantized.NAME: ("optimized", ()),
-    scaled_mm.BLOCKWISE: ("library", ("cuda", "sm_90")),
+    scaled_mm.PROMOTED: ("library", ("cuda", "sm_90")),
     deep_gemm.NAME: ("library", deep_gemm.NEEDS),
     "triton": ("optimized", triton_quantize.NEEDS),
 }

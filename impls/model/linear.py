@@ -45,7 +45,7 @@ def of_triton(technique: str, power_of_two: bool) -> Linear:
 PRODUCTS: dict[str, Made] = {
     "reference": of_parts(by_definition, quantize),
     dequantized.NAME: of_parts(dequantized.multiply, dequantized.quantized),
-    scaled_mm.BLOCKWISE: of_parts(scaled_mm.blockwise, quantize),
+    scaled_mm.PROMOTED: of_parts(scaled_mm.blockwise, quantize),
     deep_gemm.NAME: of_parts(deep_gemm.either, quantize),
     "triton": of_triton,
 }

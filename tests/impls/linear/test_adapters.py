@@ -103,7 +103,7 @@ def libraries(monkeypatch):
 
 
 @pytest.mark.parametrize("operation", PRODUCTS)
-@pytest.mark.parametrize("entry", [scaled_mm.BLOCKWISE, deep_gemm.NAME, torchao.NAME])
+@pytest.mark.parametrize("entry", [scaled_mm.PROMOTED, deep_gemm.NAME, torchao.NAME])
 def test_operands_go_in_as_the_library_wants_them(entry, operation, judge, registry):
     assert registry.implementations[operation][f"fp8/{entry}"].supports(SHAPE) is None
     judge(operation, f"fp8/{entry}", SHAPE)

@@ -83,7 +83,14 @@ def test_every_operation_has_its_techniques_and_something_to_compare_with(regist
         kinds = {one.kind for one in registry.implementations[operation].values() if one.technique == "fp8"}
         assert "optimized" in kinds, operation
     for operation in ("linear.fprop", "linear.dgrad", "linear.wgrad"):
-        assert {"fp8/scaled-mm", "fp8/deep-gemm", "fp8/torchao", "fp8-tensor/scaled-mm-fast"} <= found[operation]
+        assert {"fp8/scaled-mm", "fp8/deep-gemm", "fp8/torchao"} <= found[operation]
+        assert ("fp8-tensor/scaled-mm-fast" in found[operation]) == (operation == "linear.fprop")
+
+
+def test_fast_accumulation_is_not_for_long_sums(registry):
+    entry = registry.implementations["linear.fprop"]["fp8-row/scaled-mm-fast"]
+    assert entry.supports(LinearShape(rows=64, outs=64, ins=8192, dtype="bfloat16")) is None
+    assert "not 16384" in entry.supports(LinearShape(rows=64, outs=64, ins=16384, dtype="bfloat16"))
 
 
 @settings(max_examples=40, deadline=None)

@@ -69,6 +69,7 @@ class Plain:
         self.end_B = self.known_B + count
         self.steps_T = torch.arange(self.depth + 1, device=device)
         self.replay: Callable[[], None] | None = None
+        self.prompts = batch
 
     @torch.no_grad()
     def run(self, prompts_BP: Tensor, lengths_B: Tensor) -> Outcome:
@@ -190,11 +191,10 @@ def put_rows(x_BSD: Tensor, positions_BT: Tensor, rows_BTD: Tensor) -> None:
 
 def captured(generation: Plain) -> Plain:
     """The same with its step replayed from a CUDA graph: one launch instead of hundreds. Needs a GPU and a model whose
-    layers do not ask the host anything, such as the mixture "grouped-mm"; greedy choice only."""
-    server = generation.server
-    generation.begin(
-        torch.zeros(server.batch, 1, dtype=torch.int64, device=server.device), torch.ones_like(generation.known_B)
-    )
+    layers do not ask the host anything, such as the mixture "grouped-mm"; the choice must keep no state on the host."""
+    device = generation.server.device
+    first_BP = torch.zeros(generation.prompts, 1, dtype=torch.int64, device=device)
+    generation.begin(first_BP, torch.ones_like(first_BP[:, 0]))
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.no_grad(), torch.cuda.stream(stream):

@@ -13,6 +13,7 @@ K latent and rotated key, N nope, R rope.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -34,6 +35,14 @@ PIECE = 256
 Step = Callable[[Tensor, Tensor], Tensor]  # x [B, T, D], positions [B, T] -> [B, T, D]
 
 
+@dataclass(frozen=True)
+class Cached:
+    """Attention over a cache of its own; the cache's tensors have sequences first and slots last but one."""
+
+    attend: Step
+    tensors: tuple[Tensor, ...]
+
+
 class Server:
     """A model with empty caches for `batch` sequences of up to `slots` symbols, on the model's device.
 
@@ -44,15 +53,17 @@ class Server:
     def __init__(self, model: Decoder, batch: int, slots: int) -> None:
         self.model, self.batch, self.slots = model, batch, slots
         self.device, self.dtype = model.head_VD.device, model.shape.attention.torch_dtype
+        self.caches: list[Tensor] = []
         self.blocks = [self._cached(block) for block in model.blocks]
         self.further = [self._cached(one.block) for one in model.ahead]
 
     def _cached(self, block: Block) -> Step:
         like = torch.empty(0, dtype=self.dtype, device=self.device)
-        attention = cached_attention(block.attention, self.model.shape, self.batch, self.slots, like)
+        cached = cached_attention(block.attention, self.model.shape, self.batch, self.slots, like)
+        self.caches += cached.tensors
 
         def step(x_BTD: Tensor, positions_BT: Tensor) -> Tensor:
-            x_BTD = x_BTD + attention(block.attention_norm(x_BTD), positions_BT)
+            x_BTD = x_BTD + cached.attend(block.attention_norm(x_BTD), positions_BT)
             y_BTD, _ = block.ffn(block.ffn_norm(x_BTD))
             return x_BTD + y_BTD
 
@@ -66,13 +77,27 @@ class Server:
             x_BTD = block(x_BTD, positions_BT)
         return x_BTD, before_BTD
 
+    def follow(self, other: Server) -> None:
+        """Take over what another server of the same model has processed, each of its sequences as often as this one
+        has room for: what follows one prompt in many ways need not process it more than once.
+
+        Raises ValueError where the sequences of this one are not a multiple of the other's, or its slots are fewer.
+        """
+        if self.batch % other.batch or self.slots < other.slots:
+            raise ValueError(
+                f"{other.batch} sequences of {other.slots} slots do not go evenly into {self.batch} of {self.slots}"
+            )
+        for mine, theirs in zip(self.caches, other.caches, strict=True):
+            split = mine.unflatten(0, (other.batch, -1))
+            split[..., : other.slots, :].copy_(theirs[:, None].expand_as(split[..., : other.slots, :]))
+
 
 def pieces(length: int) -> list[tuple[int, int]]:
     """First position and the one after the last of the parts that a prompt is processed in, so that scores fit."""
     return [(start, min(start + PIECE, length)) for start in range(0, length, PIECE)]
 
 
-def cached_attention(layer: Attention, shape: ModelShape, batch: int, slots: int, like: Tensor) -> Step:
+def cached_attention(layer: Attention, shape: ModelShape, batch: int, slots: int, like: Tensor) -> Cached:
     """The layer over a cache of its own, in the dtype and on the device of `like`; projections by the layer's linear,
     but MLA's absorbed products, which are in the model's dtype in any case."""
     weights = layer.held.weights(like.dtype, shape.in_fp8)
@@ -85,7 +110,7 @@ def cached_attention(layer: Attention, shape: ModelShape, batch: int, slots: int
 
 def _per_head(
     w: MhaWeights, sizes: SequenceShape, groups: int, linear: Callable[..., Tensor], rows_B1: Tensor, like: Tensor
-) -> Step:
+) -> Cached:
     model = sizes.model
     rotary, scale = Rotary.of(sizes, model.head_dim, like), softmax_scale(sizes, model.head_dim)
     empty = (like.new_zeros(sizes.batch, groups, sizes.length, model.head_dim) for _ in range(2))
@@ -98,10 +123,10 @@ def _per_head(
         o_BTHE = attend_cached(DEFAULT, q_BTHE, cache.k_BGSE, cache.v_BGSE, positions_BT, scale)
         return unproject(o_BTHE, w.wo_DHE, linear)
 
-    return attend
+    return Cached(attend, (cache.k_BGSE, cache.v_BGSE))
 
 
-def _latent(w: MlaWeights, sizes: SequenceShape, linear: Callable[..., Tensor], like: Tensor) -> Step:
+def _latent(w: MlaWeights, sizes: SequenceShape, linear: Callable[..., Tensor], like: Tensor) -> Cached:
     model = sizes.model
     rotary, scale = Rotary.of(sizes, model.rope_dim, like), mla_scale(sizes)
     cache = JoinedCache(like.new_zeros(sizes.batch, sizes.length, model.latent + model.rope_dim))
@@ -114,7 +139,7 @@ def _latent(w: MlaWeights, sizes: SequenceShape, linear: Callable[..., Tensor], 
         o_BTHC = attend_latent(q_BTHK, cache.rows_BSK, positions_BT, model.latent, scale)
         return unproject(per_head(o_BTHC, down_HCV), w.wo_DHV, linear)
 
-    return attend
+    return Cached(attend, (cache.rows_BSK,))
 
 
 def capacity(prompt: int, count: int, depth: int) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 from plotly.offline import get_plotlyjs
 
 from .markup import Html
+from .packing import packed
 from .page import PLOTLY, Place, shell
 
 STATIC = Path(__file__).parent / "static"
@@ -24,7 +25,7 @@ def start(out: Path) -> Path:
     shutil.rmtree(partial, ignore_errors=True)
     shutil.copytree(STATIC, partial / "static")
     (partial / MARKER).write_text("Built by `python -m reports`; replaced as a whole by the next build.\n")
-    (partial / "static" / PLOTLY).write_text(get_plotlyjs(), encoding="utf-8")
+    (partial / "static" / PLOTLY).write_text(packed("plotly", get_plotlyjs()), encoding="ascii")
     return partial
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -12,9 +13,10 @@ from harness.units import DASH
 
 from . import facts
 from .markup import Child, Html, join, tag
+from .packing import Preset
 from .view import CPU_SENTENCE, View, link
 
-PLOTLY = f"plotly-{get_plotlyjs_version()}.min.js"
+PLOTLY = f"plotly-{get_plotlyjs_version()}.js"
 BADGES = {
     "suspect": "bad",
     "host-bound": "warn",
@@ -29,6 +31,7 @@ BADGES = {
 }
 SITE = (("Claims", "claims.html"),)  # pages of the whole site beside the overview
 PAGES_OF_RUN = ("roofline", "method", "environment")  # beside one a study
+PRESET = "case/preset.js"
 SIGNS = {"passed": "✓", "unavailable": DASH, "incorrect": "✗"}
 
 
@@ -109,7 +112,12 @@ def shell(
 
     `site` holds words and addresses of the pages that belong to no single run.
     """
-    body = join(content)
+    body = frame(place, views, content, pages, site)
+    return document(place, title, body, [PLOTLY, "export.js"] if 'class="plot"' in body else [])
+
+
+def document(place: Place, title: str, body: Html, scripts: Sequence[str] = ()) -> str:
+    """Head and body; `scripts` are files of the site's static folder that run once the page is there."""
     head = [
         tag("meta", charset="utf-8"),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
@@ -117,22 +125,41 @@ def shell(
         tag("title", f"{title} · whalebench"),
         tag("link", rel="stylesheet", href=place.to("static/style.css")),
         tag("script", src=place.to("static/app.js")),
-        [tag("script", src=place.to(f"static/{name}"), defer=True) for name in (PLOTLY, "export.js")]
-        if 'class="plot"' in body
-        else None,
+        [tag("script", src=place.to(f"static/{name}"), defer=True) for name in scripts],
     ]
+    return f"<!doctype html>\n{tag('html', tag('head', head), tag('body', body), lang='en')}\n"
+
+
+def frame(
+    place: Place,
+    views: Sequence[View],
+    content: Child,
+    pages: Callable[[View], set[str]],
+    site: Sequence[tuple[str, str]] = SITE,
+) -> Html:
+    """A page's body: header, banner, content and footer."""
     skip = tag("a", "Skip to content", href="#main", class_="skip")
-    main = tag("main", banner(place.view) if place.view else None, body, id="main")
+    main = tag("main", banner(place.view) if place.view else None, content, id="main")
     foot = tag(
         "footer",
         "Latencies are medians with 95 % intervals; ratios come from rounds measured in turn. "
         "A result that failed verification has no numbers. ",
         tag("a", "How to read this", href=place.within("environment.html") + "#words") if place.view else None,
     )
-    document = tag(
-        "html", tag("head", head), tag("body", skip, header(place, views, pages, site), main, foot), lang="en"
+    return join(skip, header(place, views, pages, site), main, foot)
+
+
+def folded(place: Place, title: str, body: Html, preset: Preset) -> str:
+    """A document whose body the browser unfolds; title and answer stay readable without that."""
+    told = re.search(r'<p class="answer">.*?</p>', body, re.S)
+    without = (
+        "The rest of this page is compressed and needs JavaScript and a browser of 2023 or later. Pages of studies "
+        "need neither."
     )
-    return f"<!doctype html>\n{document}\n"
+    main = tag("main", tag("h1", title, class_="id"), Html(told[0] if told else ""), tag("p", without, class_="folded"))
+    shared = tag("script", src=place.within(PRESET))
+    lead = join(main, shared, tag("script", preset.pack(body)))
+    return document(place, title, lead, [PLOTLY, "export.js"] if 'class="plot"' in body else [])
 
 
 def header(

@@ -7,6 +7,9 @@ contender's samples are drawn relative to its own median.
 from __future__ import annotations
 
 import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +23,33 @@ from .markup import Html, join, tag
 from .table import number, row, table
 from .view import View
 
-POINTS = 200
+POINTS = 2000  # of a figure: what a browser draws at once as SVG
+STEP = 1e-4  # of its median, to which a drawn sample is rounded
 LANE = 0.42
 Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A contender whose samples are drawn; `samples` in nanoseconds, in the order measured."""
+
+    record: Record
+    samples: Array
+
+    @cached_property
+    def median(self) -> float:
+        """Of the samples, nanoseconds."""
+        return float(np.median(self.samples))
+
+    @cached_property
+    def relative(self) -> Array:
+        """Each sample over the median."""
+        return self.samples / self.median
+
+    @cached_property
+    def drift(self) -> float:
+        """Median of the second half over that of the first, less one."""
+        return drift(self.samples)
 
 
 def figures(view: View, case: facts.Case) -> Html | None:
@@ -30,11 +57,12 @@ def figures(view: View, case: facts.Case) -> Html | None:
     if not case.passed:
         return None
     drawn = chosen(case)
-    values = {record.contender: view.run.samples(record) for record in drawn}
-    kept = [record for record in drawn if values[record.contender].size]
+    found = [Drawn(record, view.run.samples(record)) for record in drawn]
+    kept = [one for one in found if one.samples.size]
     plots = [medians(view, case)]
     if kept:
-        plots += [in_order(view, case, kept, values), distribution(view, case, kept, values)]
+        half = lane_half(kept)
+        plots += [in_order(view, case, kept, half), distribution(view, kept, 1.5 * half)]
     missing = None if kept else tag("p", "The raw samples of this case are missing or damaged.", class_="caution")
     return join(missing, *(plot.html() for plot in plots))
 
@@ -68,7 +96,7 @@ def medians(view: View, case: facts.Case, name: str = "medians", title: str | No
     rows = [
         row([r.contender, number(full(r.figures["latency"], "ns")), number(view.show(r, "floor"))]) for r in case.passed
     ]
-    numbers = table(["Contender", ">Latency", ">Floor"], rows)
+    numbers = table(["Contender", ">Latency", ">Floor"], rows, label="Medians")
     height = 150 + 30 * len(shown)
     title = title or ("Medians against the floor" if floors else "Medians")
     return Plot(name, title, takeaway, traces, layout, numbers, height=height)
@@ -99,66 +127,76 @@ def dots(view: View, technique: str, found: list[Record]) -> Trace:
     }
 
 
-def in_order(view: View, case: facts.Case, drawn: list[Record], values: dict[str, Array]) -> Plot:
-    """Samples over rounds, each contender in a lane about its own median: drift, bursts and modes show here."""
-    traces, rows = [], []
-    half = lane_half(drawn, values)
-    for lane, record in enumerate(reversed(drawn)):
-        found = values[record.contender]
-        rounds = view.run.rounds(record)
-        steps = rounds if rounds.shape == found.shape else np.arange(found.size, dtype=np.float64)
-        picked = spaced(found.size)
-        relative = found[picked] / np.median(found)
-        height = lane + np.clip((relative - 1) / half, -1, 1) * LANE
-        hover = f"{html.escape(record.contender)}, round %{{x}}: %{{customdata}} of its median<extra></extra>"
-        trace = line(record.contender, steps[picked].tolist(), height.tolist(), view.palette.look(record), hover)
-        marker = {**trace["marker"], "size": 3.5}
-        traces.append(
-            {**trace, "mode": "markers", "marker": marker, "customdata": [rounded(v) for v in relative.tolist()]}
-        )
-    for record in drawn:
-        found = values[record.contender]
-        times = [show(float(v), "ns") for v in (np.median(found), found.min(), found.max())]
-        cells = [whole(found.size), *times, show(drift(found), "share")]
-        rows.append(row([record.contender, *(number(text) for text in cells)]))
-    steady = max(drawn, key=lambda r: abs(drift(values[r.contender])))
-    moved = f"{show(abs(drift(values[steady.contender])), 'share')} ({steady.contender})"
-    lanes = {
-        "tickvals": list(range(len(drawn))),
-        "ticktext": [html.escape(r.contender) for r in reversed(drawn)],
-        "range": [-0.6, len(drawn) - 0.4],
+def in_order(view: View, case: facts.Case, drawn: Sequence[Drawn], half: float) -> Plot:
+    """Samples over rounds, each contender in a lane about its own median: drift, bursts and modes show here.
+
+    `half` is what half a lane stands for. A trace's `x` counts rounds from the sample before, its `y` steps of `STEP`
+    from its median, which the script turns into rounds and places in a lane: small numbers that repeat need little
+    room.
+    """
+    lanes = list(reversed(drawn))
+    steady = max(drawn, key=lambda one: abs(one.drift))
+    moved = f"{show(abs(steady.drift), 'share')} ({steady.record.contender})"
+    rows = []
+    for one in drawn:
+        times = [show(float(v), "ns") for v in (one.median, one.samples.min(), one.samples.max())]
+        cells = [whole(one.samples.size), *times, show(one.drift, "share")]
+        rows.append(row([one.record.contender, *(number(text) for text in cells)]))
+    axis = {
+        "tickvals": list(range(len(lanes))),
+        "ticktext": [html.escape(one.record.contender) for one in lanes],
+        "range": [-0.6, len(lanes) - 0.4],
         "zeroline": False,
+    }
+    scale = {"step": STEP, "half": half, "reach": LANE, "medians": [rounded(one.median) for one in lanes]}
+    layout = {
+        "xaxis": {"title": {"text": "Round"}},
+        "yaxis": axis,
+        "showlegend": False,
+        "hovermode": "closest",
+        "meta": {"words": "nanoseconds", "lanes": scale},
     }
     return Plot(
         "order",
         "Samples in the order measured",
         f"From first to second half no contender's median moved by more than {moved}.",
-        traces,
-        {"xaxis": {"title": {"text": "Round"}}, "yaxis": lanes, "showlegend": False, "hovermode": "closest"},
-        table(["Contender", ">Samples", ">Median", ">Least", ">Greatest", ">Drift"], rows),
+        [lane(view, one, POINTS // len(drawn)) for one in lanes],
+        layout,
+        table(["Contender", ">Samples", ">Median", ">Least", ">Greatest", ">Drift"], rows, label="Samples in order"),
         note=f"Each line is a contender's own median, each lane {show(half, 'share')} up and down; samples beyond "
-        f"stand at its edge. {left_out(case, drawn, values)}".strip(),
+        f"stand at its edge. {left_out(case, drawn)}".strip(),
         height=110 + 58 * len(drawn),
     )
 
 
-def distribution(view: View, case: facts.Case, drawn: list[Record], values: dict[str, Array]) -> Plot:
+def lane(view: View, one: Drawn, most: int) -> Trace:
+    """At most `most` samples of a contender as whole steps off its median."""
+    rounds = view.run.rounds(one.record)
+    places = rounds if rounds.shape == one.samples.shape else np.arange(one.samples.size)
+    picked = spaced(one.samples.size, most)
+    hover = f"{html.escape(one.record.contender)}, round %{{x}}: %{{customdata}} of its median<extra></extra>"
+    steps = np.diff(places[picked], prepend=0).astype(int).tolist()
+    trace = line(one.record.contender, steps, [], view.palette.look(one.record), hover)
+    marker = {**trace["marker"], "size": 3.5}
+    off = np.rint((one.relative[picked] - 1) / STEP).astype(int).tolist()
+    return {**trace, "mode": "markers", "marker": marker, "y": off}
+
+
+def distribution(view: View, drawn: Sequence[Drawn], half: float) -> Plot:
     """Share of samples below each latency relative to the median: a steep line is a steady contender."""
     traces, rows = [], []
     shares = np.linspace(0, 1, 101)
-    half = 1.5 * lane_half(drawn, values)
     spreads = {}
-    for record in drawn:
-        found = values[record.contender]
-        relative = np.quantile(found / np.median(found), shares)
-        spreads[record.contender] = float(relative[90] - relative[10])
-        hover = f"{html.escape(record.contender)}: %{{y:.0%}} of samples below %{{x:.3f}} of its median<extra></extra>"
-        curve = line(
-            record.contender, [rounded(v) for v in relative], shares.tolist(), view.palette.look(record), hover
-        )
+    for one in drawn:
+        name = one.record.contender
+        found = np.quantile(one.relative, shares)
+        spreads[name] = float(found[90] - found[10])
+        hover = f"{html.escape(name)}: %{{y:.0%}} of samples below %{{x:.3f}} of its median<extra></extra>"
+        look = view.palette.look(one.record)
+        curve = line(name, [round(float(v), 4) for v in found], shares.tolist(), look, hover)
         traces.append(curve | {"mode": "lines"})
-        cells = [number(show(q, "ns")) for q in np.quantile(found, (0.05, 0.25, 0.5, 0.75, 0.95)).tolist()]
-        rows.append(row([record.contender, *cells]))
+        cells = [number(show(float(found[at]) * one.median, "ns")) for at in (5, 25, 50, 75, 95)]
+        rows.append(row([name, *cells]))
     widest = max(spreads, key=lambda name: spreads[name])
     takeaway = f"The middle 80 % of samples span at most {show(spreads[widest], 'share')} of the median ({widest})."
     layout = {
@@ -166,13 +204,13 @@ def distribution(view: View, case: facts.Case, drawn: list[Record], values: dict
         "yaxis": {"title": {"text": "Share of samples below"}, "range": [0, 1], "tickformat": ".0%"},
         "hovermode": "closest",
     }
-    numbers = table(["Contender", ">5 %", ">25 %", ">50 %", ">75 %", ">95 %"], rows)
+    numbers = table(["Contender", ">5 %", ">25 %", ">50 %", ">75 %", ">95 %"], rows, label="Distribution")
     return Plot("distribution", "Distribution of the samples", takeaway, traces, layout, numbers)
 
 
-def spaced(count: int) -> NDArray[np.int64]:
-    """At most `POINTS` evenly spaced positions, first and last among them."""
-    return np.unique(np.linspace(0, count - 1, min(count, POINTS)).round().astype(np.int64))
+def spaced(count: int, most: int = 200) -> NDArray[np.int64]:
+    """At most `most` evenly spaced positions, first and last among them."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64))
 
 
 def drift(values: Array) -> float:
@@ -181,21 +219,20 @@ def drift(values: Array) -> float:
     return float(np.median(values[half:]) / np.median(values[:half]) - 1) if half else 0.0
 
 
-def lane_half(drawn: list[Record], values: dict[str, Array]) -> float:
+def lane_half(drawn: Sequence[Drawn]) -> float:
     """What half a lane stands for: wide enough for the middle of every contender, blind to its spikes."""
-    spreads = []
-    for record in drawn:
-        relative = values[record.contender] / np.median(values[record.contender])
-        low, high = np.quantile(relative, [0.1, 0.9])
-        spreads.append(2.0 * max(high - 1, 1 - low))
-    return max(float(max(spreads)), 0.002)
+    ends = [np.quantile(one.relative, [0.1, 0.9]) for one in drawn]
+    return max(2.0 * max(float(max(high - 1, 1 - low)) for low, high in ends), 0.002)
 
 
-def left_out(case: facts.Case, drawn: list[Record], values: dict[str, Array]) -> str:
+def left_out(case: facts.Case, drawn: Sequence[Drawn]) -> str:
     """What these figures do not draw, in a sentence."""
     words = []
-    if any(values[r.contender].size > POINTS for r in drawn):
-        words.append(f"Of more than {POINTS} samples, {POINTS} evenly spaced ones are drawn.")
+    most = POINTS // len(drawn)
+    if any(one.samples.size > most for one in drawn):
+        words.append(f"Of more than {most} samples, {most} evenly spaced ones are drawn.")
+    else:
+        words.append("Every recorded sample is drawn.")
     if len(drawn) < len(case.passed):
         words.append(f"Not drawn: {some(len(case.passed) - len(drawn), 'contender')}.")
     return " ".join(words)

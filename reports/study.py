@@ -37,9 +37,11 @@ def story(study: str) -> Any | None:
 
 
 def answer(view: View, study: str) -> str:
-    """The study's answer in a sentence or two."""
-    own = story(study)
-    return str(own.answer(view)) if own else general_answer(view, study)
+    """The study's answer in a sentence or two; several pages of a site tell it, and it is worked out once."""
+    if study not in view.answers:
+        own = story(study)
+        view.answers[study] = str(own.answer(view)) if own else general_answer(view, study)
+    return view.answers[study]
 
 
 def general_answer(view: View, study: str) -> str:

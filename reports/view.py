@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -111,21 +111,32 @@ class View:
             return number(tag("span", DASH, class_="quiet"), note=MISSING)
         return number(with_interval(figure, self.unit(metric)), share=share)
 
+    @cached_property
+    def answers(self) -> dict[str, str]:
+        """The answer of each study, once it was worked out."""
+        return {}
+
+    def _current(self, file: str) -> str | None:
+        if file not in self._digests:
+            path = (self.root / file).resolve()
+            inside = path.is_relative_to(self.root.resolve()) and path.is_file()
+            self._digests[file] = hashlib.sha256(path.read_bytes()).hexdigest() if inside else None
+        return self._digests[file]
+
+    @cached_property
+    def _digests(self) -> dict[str, str | None]:
+        return {}  # by file, of the checkout as this view found it
+
     def drifted(self, record: Record) -> str | None:
         """Why the code at hand is not the code measured, or None when it is."""
         file, digest = record.source.get("file"), record.source.get("digest")
         if not file or not digest:
             return "its source was not recorded"
-        path = (self.root / file).resolve()
-        if not path.is_relative_to(self.root.resolve()) or not path.is_file():
+        current = self._current(str(file))
+        if current is None:
             return f"{file} is not in this checkout"
-        current = _digest(path, path.stat().st_mtime_ns)[: len(digest)]
+        current = current[: len(digest)]
         return None if current == digest else f"the implementation has changed since: {file} is now {current}"
-
-
-@lru_cache(maxsize=1024)
-def _digest(path: Path, changed_ns: int) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def mapping(value: Any) -> Mapping[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,8 @@ from . import claims, contest, environment, method, overview, roofline, study, s
 from .beside import beside
 from .folder import finish, start
 from .markup import Html
-from .page import PAGES_OF_RUN, SITE, Place, shell
+from .packing import preset
+from .page import PAGES_OF_RUN, PRESET, SITE, Place, folded, frame, shell
 from .palette import Palette
 from .view import View, folder_names, page_of
 
@@ -112,12 +113,21 @@ def build(found: Found, out: Path, root: Path) -> list[Path]:
     for other in others:
         other.copy(partial)
         everything += [(Place(page=f"{other.name}/{name}"), *found) for name, found in other.pages.items()]
-    everything += [(Place(view, name), *found) for view, content in made for name, found in content.items()]
+    everything += [
+        (Place(view, name), *found) for view, content in made for name, found in content.items() if not of_case(name)
+    ]
     known = {view.folder: names(view) for view in shown}
     written = [
         write(partial, place, shell(place, shown, title, body, lambda view: known[view.folder], site))
         for place, title, body in everything
     ]
+    for view, content in made:
+        cases = {
+            name: (title, frame(Place(view, name), shown, body, lambda view: known[view.folder], site))
+            for name, (title, body) in content.items()
+            if of_case(name)
+        }
+        written += write_cases(partial, view, cases)
     (partial / summary.NAME).write_text(summary.page(shown, judged), encoding="utf-8")
     finish(partial, out)
     return [out / path for path in (*written, Path(summary.NAME))]
@@ -149,6 +159,24 @@ def names(view: View) -> set[str]:
     """The pages a run has."""
     own = {*(f"{slug(s)}.html" for s in view.studies()), *(f"{name}.html" for name in PAGES_OF_RUN)}
     return own | {page_of(c.id) for c in view.cases}
+
+
+def of_case(name: str) -> bool:
+    """Whether a run's page is one of the many of its cases, which are kept folded."""
+    return name.startswith("case/")
+
+
+def write_cases(folder: Path, view: View, bodies: Mapping[str, tuple[str, Html]]) -> list[Path]:
+    """The pages of a run's cases, title and body by name, and what they have in common."""
+    if not bodies:
+        return []
+    common = preset([body for _, body in bodies.values()])
+    write(folder, Place(view, PRESET), common.script())
+    return [
+        write(folder, place, folded(place, title, body, common))
+        for name, (title, body) in bodies.items()
+        for place in [Place(view, name)]
+    ]
 
 
 def write(folder: Path, place: Place, text: str) -> Path:

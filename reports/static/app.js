@@ -1,12 +1,45 @@
 /* Theme, figures, tabs, filter, copy. State lives in the address after "#" (theme=dark&q=mla), so a link shows the same. */
 (function () {
   "use strict";
-  var root = document.documentElement;
+  var root = document.documentElement, packed = {};
+  window.whalebench = { packed: packed, ready: new Promise(function (resolve) {
+    document.addEventListener("DOMContentLoaded", function () { resolve(unfold()); });
+  }) };
   var DARK = {
     "#1d1d1f": "#e9e7e2", "#009e73": "#3fc79b", "#d55e00": "#f28b45", "#0072b2": "#58abe3",
     "#e69f00": "#f0b840", "#cc79a7": "#dd9cc0", "#56b4e9": "#7cc9f3", "#7a7a7a": "#a8a8a8"
   };
 
+  /* What reports/packing.py folded: base64 of deflated text, a page's behind the preset of its run. */
+  function bytes(text) {
+    var raw = atob(text), found = new Uint8Array(raw.length);
+    for (var i = 0; i < raw.length; i += 1) { found[i] = raw.charCodeAt(i); }
+    return found;
+  }
+  function inflated(parts, skip) {
+    var stream = new Blob(parts.map(function (part) { return bytes(part.data); })).stream();
+    return new Response(stream.pipeThrough(new DecompressionStream("deflate-raw"))).arrayBuffer().then(function (found) {
+      return new TextDecoder().decode(new Uint8Array(found, skip));
+    });
+  }
+  function unfold() {
+    if (!window.DecompressionStream) { return null; }
+    var page = packed.page && inflated([packed.preset, packed.page], packed.preset.skip).then(function (text) {
+      var parts = text.split("\0");  /* markup, then the data of each figure */
+      document.body.innerHTML = parts[0];
+      document.querySelectorAll("script[type='application/json']").forEach(function (island, i) {
+        island.textContent = parts[i + 1];
+      });
+      var target = document.getElementById(location.hash.slice(1));
+      if (target) { target.scrollIntoView(); }
+    });
+    var plotly = packed.plotly && inflated([packed.plotly], 0).then(function (text) {
+      var script = document.createElement("script");
+      script.textContent = text;
+      document.head.appendChild(script);
+    });
+    return Promise.all([page, plotly]);
+  }
   function state() {
     var text = location.hash.slice(1);
     return new URLSearchParams(text.indexOf("=") >= 0 ? text : "");
@@ -61,7 +94,8 @@
     return figure;
   }
   function draw(box) {
-    if (!window.Plotly || box.closest("[hidden]")) { return; }
+    if (!window.Plotly) { box.textContent = "This browser cannot draw this figure; its numbers stand below."; return; }
+    if (box.closest("[hidden]")) { return; }
     var figure = themed(box.spec, box.clientWidth < 560);
     Plotly.react(box.target, figure.data, figure.layout, {
       responsive: true, displaylogo: false, displayModeBar: false, doubleClick: "reset", scrollZoom: false
@@ -69,9 +103,26 @@
   }
   function figures() { document.querySelectorAll(".plot").forEach(draw); }
 
+  /* Samples come as whole steps off their median, a number of rounds after the one before: here they get their round,
+     their place in a lane, and their nanoseconds as words. */
+  function laned(spec) {
+    var lanes = (spec.layout.meta || {}).lanes;
+    spec.data.forEach(function (trace, lane) {
+      if (!lanes) { return; }
+      var round = 0;
+      trace.x = trace.x.map(function (step) { round += step; return round; });
+      var off = trace.y.map(function (steps) { return steps * lanes.step; });
+      trace.customdata = off.map(function (value) { return (1 + value).toFixed(4); });
+      trace.text = off.map(function (value) { return Number(((1 + value) * lanes.medians[lane]).toPrecision(5)); });
+      trace.y = off.map(function (value) {
+        return lane + Math.max(-1, Math.min(1, value / lanes.half)) * lanes.reach;
+      });
+    });
+    return spec;
+  }
   function prepareFigures() {
     document.querySelectorAll(".plot").forEach(function (box) {
-      box.spec = JSON.parse(box.querySelector("script").textContent);
+      box.spec = laned(JSON.parse(box.querySelector("script").textContent));
       box.target = document.createElement("div");
       box.appendChild(box.target);
     });
@@ -216,7 +267,7 @@
       list.addEventListener("change", function () { if (list.value) { location.href = list.value + location.hash; } });
     });
   }
-  document.addEventListener("DOMContentLoaded", function () {
+  window.whalebench.ready.then(function () {
     prepareFigures();
     prepareTabs();
     prepareFilter();
@@ -227,5 +278,6 @@
       document.querySelectorAll(".panel[hidden]").forEach(function (panel) { panel.hidden = false; });
       figures();
     });
+    root.dataset.ready = "yes";
   });
 })();

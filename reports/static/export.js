@@ -39,22 +39,22 @@
     return rows;
   }
   function csv(spec) {
-    var last = spec.data.some(function (trace) { return trace.z; }) ? "value" : "words";
+    var last = spec.data.some(function (trace) { return trace.z; }) ? "value" : (spec.layout.meta || {}).words || "words";
     var rows = [["series", title(spec.layout, "xaxis"), title(spec.layout, "yaxis"), "low", "high", last]];
     spec.data.forEach(function (trace) { rows = rows.concat(points(trace, spec.layout)); });
     return rows.map(function (row) { return row.map(quoted).join(","); }).join("\n") + "\n";
   }
-  document.addEventListener("DOMContentLoaded", function () {
+  window.whalebench.ready.then(function () {
     document.querySelectorAll("figure").forEach(function (figure) {
-      var source = figure.querySelector(".plot script"), numbers = figure.querySelector(".numbers");
-      if (!source || !numbers) { return; }
+      var box = figure.querySelector(".plot"), numbers = figure.querySelector(".numbers");
+      if (!box || !numbers) { return; }
       var button = document.createElement("button");
       button.type = "button";
       button.className = "csv";
       button.textContent = "Download what is drawn as CSV";
       button.addEventListener("click", function () {
         var link = document.createElement("a");
-        link.href = "data:text/csv;charset=utf-8," + encodeURIComponent(csv(JSON.parse(source.textContent)));
+        link.href = "data:text/csv;charset=utf-8," + encodeURIComponent(csv(box.spec));
         link.download = figure.id + ".csv";
         link.click();
       });

@@ -20,7 +20,7 @@ BROWSER = next(
 )
 PATIENCE = 60.0
 TROUBLE = ("Runtime.exceptionThrown", "Log.entryAdded", "Runtime.consoleAPICalled")
-LOADED = "document.readyState === 'complete'"
+LOADED = "document.readyState === 'complete' && (!window.whalebench || document.documentElement.dataset.ready)"
 
 
 class Chromium:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -188,6 +189,15 @@ def failed(record: Record, status: str, reason: str) -> Record:
     return replace(
         record, status=status, reason=reason, figures={}, samples=None, timing={}, verification={}, telemetry=None
     )
+
+
+def without(name: str, record: Record) -> Record:
+    """The record without the figures, series and sizes whose names begin like this."""
+    parts: dict[str, Any] = {
+        field: {key: value for key, value in getattr(record, field).items() if not key.startswith(name)}
+        for field in ("figures", "series", "shape")
+    }
+    return replace(record, **parts)
 
 
 def odd(record: Record, operation: str, length: int) -> Record:

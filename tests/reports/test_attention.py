@@ -17,7 +17,7 @@ from reports.attention.lines import grid, implementations_plot, latency_plot
 from reports.attention.ratios import cases_plot, ratio_plot
 from reports.attention.sweep import crossover, sweeps
 from reports.palette import Palette
-from reports.samples import distribution, in_order, medians
+from reports.samples import Drawn, distribution, in_order, lane_half, medians
 from reports.view import View
 from tests.reports import made
 
@@ -212,15 +212,15 @@ def figures(view: View) -> dict[str, dict]:
     rows = cache_rows(view)
     found = sweeps(view, "attention.decode")
     case = found[0].points[2][1]
-    drawn = case.passed[:3]
-    values = {r.contender: view.run.samples(r) for r in drawn}
+    drawn = [Drawn(record, view.run.samples(record)) for record in case.passed[:3]]
+    half = lane_half(drawn)
     capacity_figure = capacity_plot(view, rows)
     assert capacity_figure is not None
     single = cases_plot([replace(sweep, points=sweep.points[-1:]) for sweep in found], [])
     plots = [
         cache_plot(view, rows), capacity_figure, latency_plot(found[0], "layer-0"), ratio_plot(found), single,
-        implementations_plot(found[0], "implementations"), medians(view, case), in_order(view, case, drawn, values),
-        distribution(view, case, drawn, values),
+        implementations_plot(found[0], "implementations"), medians(view, case), in_order(view, case, drawn, half),
+        distribution(view, drawn, 1.5 * half),
     ]  # fmt: skip
     return {plot.name: {"title": plot.title, "takeaway": plot.takeaway, **plot.spec()} for plot in plots}
 

@@ -13,6 +13,8 @@ from reports.beside import beside
 from reports.folder import MARKER
 from reports.page import PLOTLY
 from tests.reports import made, test_compare, test_history
+from tests.reports.conftest import pages_of
+from tests.reports.reading import read_page
 from tests.reports.test_site import Parsed
 
 
@@ -28,7 +30,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]
     written = website.build(website.find(top / "none", top / "none", [top / "run"]), top / "site", top)
     shutil.rmtree(top / "site-history")
     shutil.rmtree(top / "site-compare")
-    return top / "site", {path.relative_to(top / "site").as_posix(): path.read_text() for path in written}
+    return top / "site", pages_of(top / "site", written)
 
 
 def test_they_are_in_the_navigation_of_every_page(site: tuple[Path, dict[str, str]]) -> None:
@@ -66,7 +68,7 @@ def test_nothing_is_linked_that_is_not_there(tmp_path: Path) -> None:
     written = website.build(
         website.find(tmp_path / "n", tmp_path / "n", [tmp_path / "run"]), tmp_path / "site", tmp_path
     )
-    assert not [path for path in written if "history/" in path.read_text().split("<main")[0]]
+    assert not [path for path in written if "history/" in read_page(path).split("<main")[0]]
 
 
 def test_regressions_can_be_shown_alone(site: tuple[Path, dict[str, str]]) -> None:

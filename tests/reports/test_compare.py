@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import html
 import json
-import os
 import re
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -19,8 +18,8 @@ from harness.record import Figure, Run, read_run
 from reports import compare
 from reports.figure import TRACE_TYPES
 from tests.harness.past import header, record, write
+from tests.reports.reading import Reader, assert_as_kept
 from tests.reports.test_hostile import EVIL, OURS, Elements, strings
-from tests.reports.test_pages import GOLDEN, Reader
 from tests.reports.test_site import PAGE_BYTES, Parsed
 
 
@@ -53,11 +52,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def test_the_page_reads_as_it_did(page: str) -> None:
-    found = Reader(page).lines
-    path = GOLDEN / "compare.txt"
-    if os.environ.get("UPDATE_GOLDEN"):
-        path.write_text("\n".join(found) + "\n", encoding="utf-8")
-    assert found == path.read_text(encoding="utf-8").splitlines()
+    assert_as_kept("compare", Reader(page).lines)
 
 
 def test_machine_differences_come_before_times(page: str) -> None:

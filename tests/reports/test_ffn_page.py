@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from harness.record import Record
 from reports import environment, overview, website
-from reports.ffn import answer, limits, sections
+from reports.ffn import QUESTION, answer, limits, sections
 from reports.figure import MAX_SERIES
 from tests.reports import made, made_ffn
-from tests.reports.conftest import Built
+from tests.reports.conftest import Built, site_of
+from tests.reports.reading import Reader, assert_as_kept, story
 from tests.reports.test_ffn import view_of
 from tests.reports.test_hostile import EVIL, OURS, Elements, site, strings
-from tests.reports.test_pages import GOLDEN, Reader
 from tests.reports.test_site import (  # noqa: F401 - the rules of every site, here for the runs of this study
     FIGURES,
     PAGE_BYTES,
@@ -45,10 +43,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     """A site of all made-up ffn runs: what the rules of every site are held against in this module."""
     top = tmp_path_factory.mktemp("ffn")
     folders = [made_ffn.run(top / name, *parts, name=name) for name, parts in RUNS.items()]
-    found = website.find(top / "none", top / "none", folders)
-    written = website.build(found, top / "site", top)
-    pages = {path.relative_to(top / "site").as_posix(): path.read_text(encoding="utf-8") for path in written}
-    return Built(top / "site", found, pages)
+    return site_of(top, folders)
 
 
 @pytest.fixture(scope="module")
@@ -59,14 +54,7 @@ def records(built: Built) -> Sequence[Record]:
 
 @pytest.mark.parametrize("name", RUNS)
 def test_the_page_reads_as_it_did(built: Built, name: str) -> None:
-    """Run with UPDATE_GOLDEN=1 after a wanted change, and read the difference before keeping it."""
-    lines = Reader(built.pages[f"{name}/ffn.html"]).lines
-    start, table, end = (lines.index(text) for text in (
-        "Is sparsity paid for by imbalance?", "Every case, every contender", "What this does not show"))  # fmt: skip
-    found, path = [*lines[start:table], *lines[end:-1]], GOLDEN / f"{name}.txt"
-    if os.environ.get("UPDATE_GOLDEN"):
-        path.write_text("\n".join(found) + "\n", encoding="utf-8")
-    assert found == path.read_text(encoding="utf-8").splitlines()
+    assert_as_kept(name, story(built.pages[f"{name}/ffn.html"], QUESTION))
 
 
 @pytest.mark.parametrize(("name", "commands"), [
@@ -81,26 +69,13 @@ def test_the_page_is_whole_and_names_what_measures_the_rest(built: Built, name: 
     assert sorted(set(re.findall(r"Measured by: <code>([^<]+)</code>", text))) == sorted(commands)
 
 
-def without(name: str) -> Callable[[Record], Record]:
-    """Takes a figure or series of this name from a record, or one of its sizes."""
-
-    def taken(record: Record) -> Record:
-        parts: dict[str, Any] = {
-            field: {key: value for key, value in getattr(record, field).items() if not key.startswith(name)}
-            for field in ("figures", "series", "shape")
-        }
-        return replace(record, **parts)
-
-    return taken
-
-
 MISSING = ["latency", "floor", "max_violation", "rank_max_over_mean", "expert_load", "step", "validation_bits", "load_",
            "simulated_rank_max_over_mean", "compute_ns", "waiting_ns", "tokens", "skew", "model", ""]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", MISSING)
 def test_the_page_is_whole_without(tmp_path: Path, records: Sequence[Record], name: str) -> None:
-    found = view_of(tmp_path, [without(name)(record) for record in records])
+    found = view_of(tmp_path, [made.without(name, record) for record in records])
     text = sections(found)
     assert [i for i in Parsed(text).ids if i in SECTIONS] == SECTIONS
     told = " ".join([answer(found), *limits(found), *Reader(text).lines])

@@ -17,6 +17,7 @@ from reports.facts import Case
 from reports.markup import Html
 from reports.view import View
 from tests.reports import made, made_ffn
+from tests.reports.reading import read_page
 
 
 def tool(top: Path, *words: str) -> int:
@@ -107,7 +108,7 @@ def test_missing_samples_cost_their_figures_only(tmp_path: Path) -> None:
     for file in (folder / "samples").iterdir():
         file.write_bytes(b"not an archive")
     assert tool(tmp_path) == 0
-    page = next((tmp_path / "site").rglob("attention.decode--v3--b1-s512.html")).read_text()
+    page = read_page(next((tmp_path / "site").rglob("attention.decode--v3--b1-s512.html")))
     assert "missing or damaged" in page and "Medians against the floor" in page and "Verification" in page
 
 
@@ -124,7 +125,7 @@ def test_a_bare_record_never_makes_an_empty_page(tmp_path: Path, study: str) -> 
         )
     assert tool(tmp_path) == 0
     for page in (tmp_path / "site").rglob("*.html"):
-        text = page.read_text()
+        text = read_page(page)
         assert text.count("<section") + text.count("<article") >= 2 and "None" not in text, page
     study_page = (tmp_path / "site" / "bare" / f"{study}.html").read_text()
     assert "not recorded" in study_page

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import html
 import json
-import os
 import re
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -18,8 +17,8 @@ from harness.store import History
 from reports import history
 from reports.figure import MAX_SERIES, TRACE_TYPES
 from tests.harness.past import generate, header, record
+from tests.reports.reading import Reader, assert_as_kept
 from tests.reports.test_hostile import EVIL, OURS, Elements, strings
-from tests.reports.test_pages import GOLDEN, Reader
 from tests.reports.test_site import FIGURES, PAGE_BYTES, Parsed
 
 
@@ -71,11 +70,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 def test_pages_read_as_they_did(pages: dict[str, str]) -> None:
     for name, page in (("history", "index.html"), ("history-lines", "lines-attention.decode.html")):
-        found = Reader(pages[page]).lines
-        path = GOLDEN / f"{name}.txt"
-        if os.environ.get("UPDATE_GOLDEN"):
-            path.write_text("\n".join(found) + "\n", encoding="utf-8")
-        assert found == path.read_text(encoding="utf-8").splitlines()
+        assert_as_kept(name, Reader(pages[page]).lines)
 
 
 def test_every_change_is_told_with_what_came_with_it(pages: dict[str, str]) -> None:

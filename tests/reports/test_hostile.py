@@ -14,6 +14,7 @@ import pytest
 from harness.record import STATUSES, Figure, Header, Metric, Record, RunWriter
 from reports import website
 from tests.reports import made
+from tests.reports.conftest import pages_of
 
 EVIL = "<img src=x onerror=alert(1)>&amp;\"'</script>"
 OURS = (
@@ -66,9 +67,7 @@ def site(top: Path, records: list[Record], header: Header) -> dict[str, str]:
         writer.record(record, header.metrics)
     found = website.find(top / "none", top / "none", [top / "run"])
     assert found.problems == []
-    return {
-        path.relative_to(top / "site").as_posix(): path.read_text() for path in website.build(found, top / "site", top)
-    }
+    return pages_of(top / "site", website.build(found, top / "site", top))
 
 
 def decode(technique: str, name: str, length: int, **changes: Any) -> Record:

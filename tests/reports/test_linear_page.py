@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,9 +16,9 @@ from reports.linear import QUESTION, answer, limits, sections
 from reports.palette import Palette
 from reports.view import View
 from tests.reports import made, made_linear
-from tests.reports.conftest import Built
+from tests.reports.conftest import Built, site_of
+from tests.reports.reading import Reader, assert_as_kept, story
 from tests.reports.test_hostile import EVIL, OURS, Elements, site, strings
-from tests.reports.test_pages import GOLDEN, Reader
 from tests.reports.test_site import (  # noqa: F401 - the rules of every site, here for the runs of this study
     FIGURES,
     PAGE_BYTES,
@@ -48,11 +46,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
         made_linear.run(top / name, *parts, name=name, device="cpu" if name.endswith("cpu") else "cuda")
         for name, parts in RUNS.items()
     ]
-    found = website.find(top / "none", top / "none", folders)
-    written = website.build(found, top / "site", top)
-    assert found.problems == []
-    pages = {path.relative_to(top / "site").as_posix(): path.read_text(encoding="utf-8") for path in written}
-    return Built(top / "site", found, pages)
+    return site_of(top, folders)
 
 
 @pytest.fixture(scope="module")
@@ -73,14 +67,7 @@ def view_of(folder: Path, records: Sequence[Record], device: str = "cuda") -> Vi
 
 @pytest.mark.parametrize("name", RUNS)
 def test_the_page_reads_as_it_did(built: Built, name: str) -> None:
-    """Run with UPDATE_GOLDEN=1 after a wanted change, and read the difference before keeping it."""
-    lines = Reader(built.pages[f"{name}/linear.html"]).lines
-    ends = (QUESTION, "Every case, every contender", "What this does not show")
-    start, table, end = (lines.index(text) for text in ends)
-    found, path = [*lines[start:table], *lines[end:-1]], GOLDEN / f"{name}.txt"
-    if os.environ.get("UPDATE_GOLDEN"):
-        path.write_text("\n".join(found) + "\n", encoding="utf-8")
-    assert found == path.read_text(encoding="utf-8").splitlines()
+    assert_as_kept(name, story(built.pages[f"{name}/linear.html"], QUESTION))
 
 
 @pytest.mark.parametrize(
@@ -101,19 +88,6 @@ def test_a_cpu_says_that_its_fp8_is_emulated(built: Built) -> None:
     assert any("FP32's" in line for line in cpu) and not any("over BF16's" in line for line in cpu)
 
 
-def without(name: str) -> Callable[[Record], Record]:
-    """Takes a figure or series of this name from a record, or one of its sizes."""
-
-    def taken(record: Record) -> Record:
-        parts: dict[str, Any] = {
-            field: {key: value for key, value in getattr(record, field).items() if not key.startswith(name)}
-            for field in ("figures", "series", "shape")
-        }
-        return replace(record, **parts)
-
-    return taken
-
-
 GONE = {"latency": "over BF16's, product", "flop": "PFLOP/s", "quantization_error": "Error of quantizing, by",
         "k": "Error against the length", "accumulation_error": "Error against the length", "step": "Loss with and",
         "smoothed_loss": "Loss with and", "saved_bytes": "kept for the backward", "resident": "| weight|",
@@ -124,7 +98,7 @@ MISSING = [*GONE, "floor", "ratio", "error", "promoted_error", "validation_bits"
 
 @pytest.mark.parametrize("name", MISSING)
 def test_the_page_is_whole_without(tmp_path: Path, records: Sequence[Record], name: str) -> None:
-    found = view_of(tmp_path, [without(name)(record) for record in records])
+    found = view_of(tmp_path, [made.without(name, record) for record in records])
     text = sections(found)
     assert [i for i in Parsed(text).ids if i in SECTIONS] == SECTIONS
     told = " ".join([answer(found), *limits(found), *Reader(text).lines])

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,10 +14,10 @@ from reports import website
 from reports.figure import MAX_SERIES
 from reports.objective import QUESTION, answer, limits, sections
 from tests.reports import made, made_objective
-from tests.reports.conftest import Built
+from tests.reports.conftest import Built, site_of
+from tests.reports.reading import Reader, assert_as_kept, story
 from tests.reports.test_hostile import EVIL, OURS, Elements, site, strings
 from tests.reports.test_objective import records_of, view_of
-from tests.reports.test_pages import GOLDEN, Reader
 from tests.reports.test_site import (  # noqa: F401 - the rules of every site, here for the runs of this study
     FIGURES,
     PAGE_BYTES,
@@ -50,11 +48,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
         made_objective.run(top / name, *parts, name=name, device="cpu" if name.endswith("cpu") else "cuda")
         for name, parts in RUNS.items()
     ]
-    found = website.find(top / "none", top / "none", folders)
-    written = website.build(found, top / "site", top)
-    assert found.problems == []
-    pages = {path.relative_to(top / "site").as_posix(): path.read_text(encoding="utf-8") for path in written}
-    return Built(top / "site", found, pages)
+    return site_of(top, folders)
 
 
 @pytest.fixture(scope="module")
@@ -65,14 +59,7 @@ def records(built: Built) -> Sequence[Record]:
 
 @pytest.mark.parametrize("name", RUNS)
 def test_the_page_reads_as_it_did(built: Built, name: str) -> None:
-    """Run with UPDATE_GOLDEN=1 after a wanted change, and read the difference before keeping it."""
-    lines = Reader(built.pages[f"{name}/objective.html"]).lines
-    ends = (QUESTION, "Every case, every contender", "What this does not show")
-    start, table, end = (lines.index(text) for text in ends)
-    found, path = [*lines[start:table], *lines[end:-1]], GOLDEN / f"{name}.txt"
-    if os.environ.get("UPDATE_GOLDEN"):
-        path.write_text("\n".join(found) + "\n", encoding="utf-8")
-    assert found == path.read_text(encoding="utf-8").splitlines()
+    assert_as_kept(name, story(built.pages[f"{name}/objective.html"], QUESTION))
 
 
 @pytest.mark.parametrize(("name", "commands"), [
@@ -86,19 +73,6 @@ def test_the_page_is_whole_and_names_what_measures_the_rest(built: Built, name: 
     assert sorted(set(re.findall(r"Measured by: <code>([^<]+)</code>", text))) == sorted(commands)
 
 
-def without(name: str) -> Callable[[Record], Record]:
-    """Takes a figure or series of this name from a record, or one of its sizes."""
-
-    def taken(record: Record) -> Record:
-        parts: dict[str, Any] = {
-            field: {key: value for key, value in getattr(record, field).items() if not key.startswith(name)}
-            for field in ("figures", "series", "shape")
-        }
-        return replace(record, **parts)
-
-    return taken
-
-
 GONE = {"latency": "A training step with MTP", "acceptance": "Speed-up against acceptance",
         "acceptance_by_depth": "Tokens a step by depth", "step": "Validation with and", "batch": "against the batch",
         "validation_bits": "Validation with and"}  # fmt: skip
@@ -107,7 +81,7 @@ MISSING = [*GONE, "generation_steps", "symbols_a_step", "kv_bytes", "peak", "mod
 
 @pytest.mark.parametrize("name", MISSING)
 def test_the_page_is_whole_without(tmp_path: Path, records: Sequence[Record], name: str) -> None:
-    found = view_of(tmp_path, [without(name)(record) for record in records])
+    found = view_of(tmp_path, [made.without(name, record) for record in records])
     text = sections(found)
     assert [i for i in Parsed(text).ids if i in SECTIONS] == SECTIONS
     told = " ".join([answer(found), *limits(found), *Reader(text).lines])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,8 @@ from reports.palette import Palette
 from reports.view import View
 from tests.reports import made
 from tests.reports.conftest import Built
-from tests.reports.test_pages import GOLDEN, GPU, Reader
+from tests.reports.reading import Reader, assert_as_kept
+from tests.reports.test_pages import GPU
 
 ROOFS = Roofs(4e12, 3e12, {"bfloat16": 8e14, "float8_e4m3fn": 1.6e15})
 
@@ -122,11 +122,7 @@ def test_a_run_without_points_says_so(built: Built) -> None:
 @pytest.mark.parametrize(("name", "page"), [("roofline", f"{GPU}/roofline.html"), ("method", f"{GPU}/method.html"),
                                             ("method-cpu", "2026-03-02T09-00-00-cpu/method.html")])  # fmt: skip
 def test_pages_read_as_they_did(built: Built, name: str, page: str) -> None:
-    found = Reader(built.pages[page]).lines
-    path = GOLDEN / f"{name}.txt"
-    if os.environ.get("UPDATE_GOLDEN"):
-        path.write_text("\n".join(found) + "\n", encoding="utf-8")
-    assert found == path.read_text(encoding="utf-8").splitlines()
+    assert_as_kept(name, Reader(built.pages[page]).lines)
 
 
 def test_method_tells_this_run(built: Built) -> None:

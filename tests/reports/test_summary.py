@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import html
-import os
 import re
 
 from reports import study, summary
 from reports.palette import Palette
 from reports.view import View
 from tests.reports.conftest import Built
-from tests.reports.test_pages import GOLDEN, Reader
+from tests.reports.reading import Reader, assert_as_kept
 
 BYTES = 600_000
 
@@ -21,11 +20,7 @@ def views(built: Built) -> list[View]:
 
 
 def test_it_reads_as_it_did(built: Built) -> None:
-    found = Reader(re.sub(r"<style>.*?</style>", "", built.pages[summary.NAME], flags=re.S)).lines
-    path = GOLDEN / "summary.txt"
-    if os.environ.get("UPDATE_GOLDEN"):
-        path.write_text("\n".join(found) + "\n", encoding="utf-8")
-    assert found == path.read_text(encoding="utf-8").splitlines()
+    assert_as_kept("summary", Reader(re.sub(r"<style>.*?</style>", "", built.pages[summary.NAME], flags=re.S)).lines)
 
 
 def test_it_needs_nothing_else(built: Built) -> None:

@@ -18,6 +18,7 @@ from .gluon_latent_plan import Plan, merge, planned
 
 PAGE = 64
 WIDTH = FP8_LATENT + FP8_ROPE
+RAISED = 64.0  # FP16 has all bits of latents of an FP8 cache from 4e-4 in size, and 1023 for larger ones
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,7 @@ def attended(q_BTHK: Tensor, pages: Tensor, table_BN: Tensor, lengths_B: Tensor,
         blocks,
         ROWS=launch.rows,
         FP8=fp8,
+        RAISED=RAISED if fp8 else 1.0,
         ROOMS=launch.rooms,
         STORED=launch.stored,
         SLOTS=launch.slots,

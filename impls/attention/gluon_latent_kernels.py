@@ -5,11 +5,13 @@ sequence (gluon_latent_plan.py); what lies between is a piece. Its warps have on
 
     _copy     one warp: pages into a ring of rooms, each half of the latents of 64 tokens; rotated keys in a ring of
               their own. Of an FP8 cache, whole pages as they are stored, with their scales
-    _convert  a warp group, FP8 only: latents times scales, in BF16, into the rooms
+    _convert  a warp group, FP8 only: latents times scales, in FP16, into the rooms
     _score    a warp group: scores, online softmax in base 2; hands on weights and the factor that sums shrink by
     _weigh    two warp groups: half of the latents each, weighted sums in registers, written where a piece ends
 
 So products of the next page's scores run beside those of this page's sums, and a page is read from shared memory twice.
+An E4M3 value is exact in FP16, one instruction makes two, and one more multiplies them; BF16 would take a way over FP32,
+three times as many. FP16 holds latents times RAISED; queries are divided by it, and sums in the end. Rotated keys stay as they are.
 Hopper's matrix instruction has 64 rows. TURNED, for 16 or 32 query rows: tokens or latents are there, S^T = K q^T and
 O^T = K^T P^T, and nothing is wasted. Else 64 query rows are there.
 
@@ -85,8 +87,29 @@ def _copy(cache, places, ring, ROOMS: gl.constexpr, STORED: gl.constexpr, FP8: g
 
 
 @jit
-def _convert(places, ring, ROOMS: gl.constexpr, STORED: gl.constexpr):
-    """The warps that write E4M3 latents times their scales to the rooms, in BF16."""
+def _scaled(values, factor):
+    """FP16 of E4M3 values times `factor` in FP16, four neighbours at a time."""
+    return gl.inline_asm_elementwise(
+        """{
+        .reg .b16 low, high;
+        .reg .b32 first, second;
+        mov.b32 {low, high}, $2;
+        cvt.rn.f16x2.e4m3x2 first, low;
+        cvt.rn.f16x2.e4m3x2 second, high;
+        mul.rn.f16x2 $0, first, $3;
+        mul.rn.f16x2 $1, second, $4;
+        }""",
+        "=r,=r,r,r,r",
+        [values, factor],
+        dtype=gl.float16,
+        is_pure=True,
+        pack=4,
+    )
+
+
+@jit
+def _convert(places, ring, ROOMS: gl.constexpr, STORED: gl.constexpr, RAISED: gl.constexpr):
+    """The warps that write E4M3 latents times their scales and RAISED to the rooms."""
     spread: gl.constexpr = gl.BlockedLayout([1, 8], [2, 16], [4, 1], [1, 0])
     rooms, stored, factors, _ropes, full, free, rope_full, rope_free = ring
     first, after = _sequences(places)
@@ -100,9 +123,10 @@ def _convert(places, ring, ROOMS: gl.constexpr, STORED: gl.constexpr):
                 room, turn = _room(2 * count + half, ROOMS)
                 mbarrier.wait(free.index(room), turn ^ 1)
                 for group in gl.static_range(2):
-                    values = stored.index(stage).slice((2 * half + group) * 128, 128, dim=1).load(spread).to(gl.float32)
+                    values = stored.index(stage).slice((2 * half + group) * 128, 128, dim=1).load(spread)
                     factor = factors.index(stage).slice(2 * half + group, 1, dim=1).load(spread)
-                    rooms.index(room).slice(group * 128, 128, dim=1).store((values * factor).to(rooms.dtype))
+                    factor = gl.minimum(factor * RAISED, 65504.0 / 448).to(gl.float16)
+                    rooms.index(room).slice(group * 128, 128, dim=1).store(_scaled(values, factor))
                 hopper.fence_async_shared()
                 gl.thread_barrier()
                 mbarrier.arrive(full.index(room), count=1)
@@ -121,7 +145,30 @@ def _product(keys, queries, s, TURNED: gl.constexpr, ADD: gl.constexpr):
 
 
 @jit
-def _fetch(queries, row, turn):
+def _lowered(q_rooms, RAISED: gl.constexpr):
+    """Queries in BF16, in their place, in FP16 by RAISED."""
+    spread: gl.constexpr = gl.BlockedLayout([1, 8], [4, 8], [4, 1], [1, 0])
+    for half in gl.static_range(2):
+        for part in gl.static_range(4):
+            columns = q_rooms.index(half).slice(part * 64, 64, dim=1)
+            lowered = columns.load(spread).to(gl.float32) * (1.0 / RAISED)
+            _half(q_rooms, half, True).slice(part * 64, 64, dim=1).store(lowered.to(gl.float16))
+    hopper.fence_async_shared()
+    gl.thread_barrier()
+
+
+@jit
+def _half(q_rooms, half: gl.constexpr, FP8: gl.constexpr):
+    """A half of the queries, as what is in there."""
+    room = q_rooms.index(half)
+    if FP8:
+        sizes: gl.constexpr = [q_rooms.shape[1], 256]
+        room = room._reinterpret(gl.float16, sizes, gl.NVMMASharedLayout.get_default_for(sizes, gl.float16))
+    return room
+
+
+@jit
+def _fetch(queries, row, turn, FP8: gl.constexpr, RAISED: gl.constexpr):
     """The block's queries, once they are here; those before are not read any more."""
     q_latent, q_rope, q_rooms, q_turned, q_full = queries
     filled = q_full.index(0)
@@ -130,21 +177,25 @@ def _fetch(queries, row, turn):
     tma.async_copy_global_to_shared(q_latent, [row, 256], filled, q_rooms.index(1))
     tma.async_copy_global_to_shared(q_rope, [row, 512], filled, q_turned.index(0))
     mbarrier.wait(filled, turn)
+    if FP8:
+        _lowered(q_rooms, RAISED)
 
 
 @jit
-def _products(queries, ring, s, count, TURNED: gl.constexpr, ROOMS: gl.constexpr, STORED: gl.constexpr):
+def _products(
+    queries, ring, s, count, TURNED: gl.constexpr, ROOMS: gl.constexpr, STORED: gl.constexpr, FP8: gl.constexpr
+):
     """Scores of the page that is next, unscaled, in the registers of `s`; each part as soon as it is here."""
-    q_rooms, q_turned, rooms, ropes, full = queries[2], queries[3], ring[0], ring[3], ring[4]
+    q_turned, rooms, ropes, full = queries[3], ring[0], ring[3], ring[4]
     stage = count % STORED
     low, low_turn = _room(2 * count, ROOMS)
     high, high_turn = _room(2 * count + 1, ROOMS)
     mbarrier.wait(ring[6].index(stage), count // STORED & 1)
     s = _product(ropes.index(stage), q_turned.index(0), s, TURNED, False)
     mbarrier.wait(full.index(low), low_turn)
-    s = _product(rooms.index(low), q_rooms.index(0), s, TURNED, True)
+    s = _product(rooms.index(low), _half(queries[2], 0, FP8), s, TURNED, True)
     mbarrier.wait(full.index(high), high_turn)
-    s = _product(rooms.index(high), q_rooms.index(1), s, TURNED, True)
+    s = _product(rooms.index(high), _half(queries[2], 1, FP8), s, TURNED, True)
     s = hopper.warpgroup_mma_wait(0, deps=(s,))
     mbarrier.arrive(ring[7].index(stage), count=1)
     return s
@@ -190,6 +241,7 @@ def _send(post, number, p, WEIGHTS: gl.constexpr, TURNED: gl.constexpr, SLOTS: g
 def _score(
     queries, lse_ptr, places, ring, post, scale,
     ROWS: gl.constexpr, TURNED: gl.constexpr, ROOMS: gl.constexpr, STORED: gl.constexpr, SLOTS: gl.constexpr,
+    FP8: gl.constexpr, RAISED: gl.constexpr,
 ):  # fmt: skip
     """The warps that make weights of scores. For each page they send weights and what to shrink the sums by, and at a
     piece's end the factor that the sums must have. `scale` includes log2(e)."""
@@ -205,14 +257,14 @@ def _score(
     for sequence in range(first, after):
         length, pages, begin, stop = _piece(places, sequence)
         if begin < stop:
-            _fetch(queries, sequence * rows + block * ROWS, pieces & 1)
+            _fetch(queries, sequence * rows + block * ROWS, pieces & 1, FP8, RAISED)
             limit_M = length + gl.minimum(row_M // heads + 1, rows // heads) - rows // heads
             top_M = gl.full([ROWS], float("-inf"), gl.float32, of_rows)
             total_M = gl.zeros([ROWS], gl.float32, of_rows)
             sums = gl.zeros(shape, gl.float32, mma)
             s = gl.zeros(shape, gl.float32, mma)
             for page in range(begin, stop):
-                s = _products(queries, ring, s, count, TURNED, ROOMS, STORED)
+                s = _products(queries, ring, s, count, TURNED, ROOMS, STORED, FP8)
                 seen = gl.expand_dims(page * 64 + token_N, 1 - TOKENS) < gl.expand_dims(limit_M, TOKENS)
                 s = gl.where(seen, s, float("-inf"))
                 new_M = gl.maximum(gl.maximum(top_M, gl.max(s, TOKENS) * scale), -1e30)
@@ -228,7 +280,8 @@ def _score(
                 count += 1
             if TURNED:
                 total_M = gl.sum(sums, TOKENS)
-            _announce(post, count + pieces, 1.0 / gl.maximum(total_M, 1e-30), SLOTS)
+            factor_M = (1.0 / RAISED) / gl.maximum(total_M, 1e-30)
+            _announce(post, count + pieces, factor_M, SLOTS)
             _send(post, count + pieces, s, False, TURNED, SLOTS)
             pieces += 1
             if (begin > 0) | (stop < pages):
@@ -336,7 +389,8 @@ def _barriers(number: gl.constexpr, count: gl.constexpr):
 def attend(
     q_latent, q_rope, latents, scales, rope, table_ptr, lengths_ptr, starts_ptr, o_ptr, parts_ptr, lse_ptr,
     scale, rows, heads, table_stride, blocks,
-    ROWS: gl.constexpr, FP8: gl.constexpr, ROOMS: gl.constexpr, STORED: gl.constexpr, SLOTS: gl.constexpr,
+    ROWS: gl.constexpr, FP8: gl.constexpr, RAISED: gl.constexpr,
+    ROOMS: gl.constexpr, STORED: gl.constexpr, SLOTS: gl.constexpr,
     SUM_REGISTERS: gl.constexpr, CONVERT_REGISTERS: gl.constexpr, COPY_REGISTERS: gl.constexpr,
 ):  # fmt: skip
     """Programs (part x block of rows). `q` [B x M, 576] and the pages' slots as asynchronous copies of [ROWS or 64, 256
@@ -346,14 +400,15 @@ def attend(
     TURNED: gl.constexpr = ROWS < 64
     part, block = gl.program_id(0) // blocks, gl.program_id(0) % blocks
     dtype: gl.constexpr = q_latent.dtype
-    wide: gl.constexpr = gl.NVMMASharedLayout.get_default_for([64, 256], dtype)
+    summed: gl.constexpr = gl.float16 if FP8 else dtype
+    wide: gl.constexpr = gl.NVMMASharedLayout.get_default_for([64, 256], summed)
     narrow: gl.constexpr = gl.NVMMASharedLayout.get_default_for([64, 64], dtype)
     plain: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [0])
     q_rooms = gl.allocate_shared_memory(dtype, [2, ROWS, 256], q_latent.layout)
     q_turned = gl.allocate_shared_memory(dtype, [1, ROWS, 64], q_rope.layout)
-    rooms = gl.allocate_shared_memory(dtype, [ROOMS, 64, 256], wide)
+    rooms = gl.allocate_shared_memory(summed, [ROOMS, 64, 256], wide)
     ropes = gl.allocate_shared_memory(dtype, [STORED, 64, 64], narrow)
-    weights = gl.allocate_shared_memory(dtype, [SLOTS, ROWS, 64], q_rope.layout)
+    weights = gl.allocate_shared_memory(summed, [SLOTS, ROWS, 64], q_rope.layout)
     factors = gl.allocate_shared_memory(gl.float32, [SLOTS + 1, ROWS], plain)
     full, free = _barriers(ROOMS, 1), _barriers(ROOMS, 1)
     rope_full, rope_free = _barriers(STORED, 1), _barriers(STORED, 2 if FP8 else 1)
@@ -373,10 +428,10 @@ def attend(
     if FP8:
         gl.warp_specialize(
             [
-                (_score, (queries, lse_ptr, places, ring, post, scale, ROWS, TURNED, ROOMS, STORED, SLOTS)),
+                (_score, (queries, lse_ptr, places, ring, post, scale, ROWS, TURNED, ROOMS, STORED, SLOTS, FP8, RAISED)),
                 (_weigh, (o_ptr, parts_ptr, places, ring, post, 0, ROWS, TURNED, ROOMS, SLOTS)),
                 (_weigh, (o_ptr, parts_ptr, places, ring, post, 1, ROWS, TURNED, ROOMS, SLOTS)),
-                (_convert, (places, ring, ROOMS, STORED)),
+                (_convert, (places, ring, ROOMS, STORED, RAISED)),
                 (_copy, (cache, places, ring, ROOMS, STORED, FP8)),
             ],
             [4, 4, 4, 1],
@@ -385,7 +440,7 @@ def attend(
     else:
         gl.warp_specialize(
             [
-                (_score, (queries, lse_ptr, places, ring, post, scale, ROWS, TURNED, ROOMS, STORED, SLOTS)),
+                (_score, (queries, lse_ptr, places, ring, post, scale, ROWS, TURNED, ROOMS, STORED, SLOTS, FP8, RAISED)),
                 (_weigh, (o_ptr, parts_ptr, places, ring, post, 0, ROWS, TURNED, ROOMS, SLOTS)),
                 (_weigh, (o_ptr, parts_ptr, places, ring, post, 1, ROWS, TURNED, ROOMS, SLOTS)),
                 (_copy, (cache, places, ring, ROOMS, STORED, FP8)),

@@ -24,6 +24,9 @@ PLAIN = (
     "barriers",
     "copy",
     "convert",
+    "scaled",
+    "lowered",
+    "half",
     "score",
     "weigh",
     "sequences",
@@ -85,7 +88,7 @@ class Room:
     """Shared memory: a tensor, seen in parts."""
 
     def __init__(self, data: Tensor) -> None:
-        self.data, self.dtype = data, data.dtype
+        self.data, self.dtype, self.shape = data, data.dtype, data.shape
 
     def index(self, place: int) -> Room:
         return Room(self.data[place])
@@ -205,6 +208,7 @@ def words(given: Launch) -> SimpleNamespace:
         constexpr=int,
         int32=torch.int32,
         int64=torch.int64,
+        float16=torch.float16,
         float32=torch.float32,
         arange=lambda start, end, layout=None: torch.arange(start, end),
         zeros=lambda sizes, dtype, layout=None: torch.zeros(sizes),
@@ -219,6 +223,14 @@ def words(given: Launch) -> SimpleNamespace:
     )
 
 
+def _assembled(text: str, constraints: str, arguments: list[Tensor], dtype: Any, is_pure: bool, pack: int) -> Tensor:
+    """What the kernel's only inline instructions do."""
+    assert "cvt.rn.f16x2.e4m3x2" in text and "mul.rn.f16x2" in text and pack == 4
+    values, factor = arguments
+    assert values.dtype == torch.float8_e4m3fn and factor.dtype == dtype == torch.float16
+    return values.to(dtype) * factor
+
+
 def emulate(patch: pytest.MonkeyPatch, given: Launch) -> None:
     """Python for what the kernels call."""
     language = words(given)
@@ -227,6 +239,7 @@ def emulate(patch: pytest.MonkeyPatch, given: Launch) -> None:
     language.NVMMASharedLayout = SimpleNamespace(get_default_for=lambda sizes, dtype: None)
     language.allocate_shared_memory, language.warp_specialize = _memory, _together
     language.thread_barrier = lambda: None
+    language.inline_asm_elementwise = _assembled
     products = SimpleNamespace(
         warpgroup_mma=lambda a, b, acc, use_acc=True, is_async=False: Product(a, b, acc, use_acc),
         warpgroup_mma_wait=_waited,

@@ -25,7 +25,7 @@ from harness.machine import fingerprint, git_state
 from harness.metrics import COMMON
 from harness.ranks import PATIENCE, Ranks, RanksLost
 from harness.record import Header, Record, RunWriter
-from harness.telemetry import Sampler
+from harness.telemetry.sampler import Sampler
 from harness.terminal import aligned
 from harness.units import full, interval, plain, show
 

@@ -23,12 +23,14 @@ from .failure import describe, out_of_memory
 from .measurement import Measurement
 from .record import Record
 from .registry import Implementation
+from .telemetry import energy
 
 NARROW = {"cuda": 0.01, "cpu": 0.05}
 FIRST_LOOK = 8
 LOOK_FACTOR = 1.5
 MIN_ROUNDS = 5
 MAX_ROUNDS = 2000
+ENERGY_SHARE, ENERGY_SECONDS = 0.3, 1.3  # of the time, and of each contender, what its energy may take
 
 
 class Contest(Measurement[Entrant]):
@@ -43,6 +45,7 @@ class Contest(Measurement[Entrant]):
         self._stopped = "budget"
         self._flush = CacheFlush(self.device)
         self._empty = empty_pair_ns(self._flush) if self.device == "cuda" else None
+        self._weighing = self.device == "cuda" and energy.counter() is not None
         records = super().run(seconds, sample_file)
         self._sides.clear()
         self._release()
@@ -97,11 +100,16 @@ class Contest(Measurement[Entrant]):
         gc.collect()
         gc.disable()
         try:
-            rounds = self._rounds(entrants, 0, deadline)
+            begin = time.monotonic()
+            kept = min(ENERGY_SHARE * (deadline - begin), ENERGY_SECONDS * len(entrants)) if self._weighing else 0.0
+            rounds = self._rounds(entrants, 0, deadline - kept)
             if self._any_suspect(entrants):
                 self._rounds(entrants, rounds, time.monotonic() + 1.0)
         finally:
             gc.enable()
+        for entrant in self._running(entrants) if self._weighing else []:
+            if time.monotonic() < deadline:
+                self._guarded(entrant, entrant.weigh)
         for entrant in entrants:
             self._guarded(entrant, entrant.verify_second)
             if entrant.name not in self._failures:
@@ -164,9 +172,14 @@ class Contest(Measurement[Entrant]):
 
     def _timing(self, entrant: Entrant) -> dict[str, Any]:
         found = {"clock": entrant.clock.name, "caches": "cold", "suspect": self._suspect(entrant)}
+        if entrant.weighed is not None:
+            weighed = entrant.weighed
+            found["energy"] = {"seconds": weighed.seconds, "calls": weighed.calls, "steps": weighed.steps}
         return {**found, "stopped": self._stopped}
 
     def _own(self, entrant: Entrant) -> dict[str, float]:
         submit = entrant.clock.submit_ns
         found = {**entrant.figures, **entrant.side.quality, "error": entrant.distance.error}
+        if "energy" in found:
+            found["token_energy"] = found["energy"] / self.operation.tokens(self.workload.shape)
         return found if submit is None else {**found, "submit": submit}

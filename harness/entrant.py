@@ -20,6 +20,7 @@ from .contract import Operation
 from .frame import Frame
 from .measurement import Timed
 from .registry import Implementation
+from .telemetry import energy
 from .tree import map_tensors, named_tensors, storage_bytes
 
 STREAM_CHECK_CYCLES = 40_000_000
@@ -141,6 +142,7 @@ class Entrant(Timed):
         self.side = side
         self.distance = verify.Distance(0.0, 0.0)
         self._flush, self._graph = flush, graph
+        self.weighed: energy.Energy | None = None
 
     def prepare(self, empty_ns: float | None) -> None:
         """Set up, verify on the first draw, count memory and launches, and build the clock."""
@@ -226,6 +228,12 @@ class Entrant(Timed):
         samples = self.clock.slot()
         self.side.require_framed()
         self.add(number, samples)
+
+    def weigh(self) -> None:
+        """The energy of a call, where the GPU has a counter that tells; what is warm in its caches stays so."""
+        self.weighed = energy.of_call(self.call, sorted(self.slots)[len(self.slots) // 2] / 1e9)
+        if self.weighed is not None:
+            self.figures["energy"] = self.weighed.joules
 
     def release(self) -> None:
         """Give back the call and its state; what was measured stays."""

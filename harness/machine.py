@@ -81,7 +81,7 @@ def last_level_cache_bytes() -> int | None:
 def _gpus() -> list[dict[str, Any]]:
     if not torch.cuda.is_available():
         return []
-    from .telemetry import describe_gpu
+    from .telemetry.gpu import describe_gpu
 
     gpus = []
     for index in range(torch.cuda.device_count()):

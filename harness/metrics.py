@@ -52,6 +52,13 @@ COMMON = {
         Metric("bytes", "bytes", "neither", "Least bytes of one call: each needed byte once, caches cold.", 0),
         Metric("flop_rate", "FLOP/s", "higher", "Cost model's FLOPs over latency."),
         Metric("byte_rate", "bytes/s", "higher", "Least bytes over latency."),
+        Metric(
+            "energy",
+            "J",
+            "lower",
+            "Energy of one call among many without a gap, by the GPU's own counter.",
+        ),
+        Metric("token_energy", "J/token", "lower", "Energy of one call over the tokens it processes."),
         Metric("error", "ratio", "lower", "Relative Frobenius error against the reference in higher precision."),
         Metric("setup", "s", "lower", "Time from weights to a callable, first call and compilation included."),
         Metric("steps", "count", "neither", "Steps taken: fewer than the case's name says where the time was up."),

@@ -80,6 +80,11 @@ class WorkerProcess:
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._events, selectors.EVENT_READ)
 
+    @property
+    def pid(self) -> int:
+        """The worker's process id."""
+        return self._process.pid
+
     def ask(self, **command: Any) -> dict[str, Any]:
         """Send a command and wait for its answer. Raises WorkerLost, or RuntimeError for a failure in the harness."""
         assert self._process.stdin is not None

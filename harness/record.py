@@ -56,11 +56,13 @@ class Record:
     series        lists of numbers by name, as the contract gives them
     verification  error, limit, worst element, seeds: how it was judged
     timing        clock (events, graph, host-bound, wall), caches, pairing, rounds, outliers, suspect; what stopped the
-                  contest, the seconds it was given, and those that went to setting up and verifying
+                  contest, the seconds it was given, and those that went to setting up and verifying; the window of
+                  its energy; `repeated` and why, where an earlier measurement was taken again
     samples       {"file", "key", "count"} of the raw samples, in order of measurement
     source        file and digest of the implementation when it was measured
     doc           the first paragraph of the implementation's docstring
-    telemetry     clocks, power, temperature, throttling while it was measured; None without a sensor
+    telemetry     clocks, power, temperature, throttling, other processes, load by others while it was measured, and
+                  `low_clock` where the clock was below the run's; None without a sensor
     """
 
     case: str
@@ -183,6 +185,14 @@ class RunWriter:
             np.savez_compressed(file, **narrow)
         partial.replace(self.folder / name)
 
+    def lanes(self, case: str, lanes: Mapping[str, Any]) -> None:
+        """Write what the machine did over time while a case was measured, replacing what an earlier one left."""
+        path = self.folder / lane_file(case)
+        path.parent.mkdir(exist_ok=True)
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(lanes, separators=(",", ":"), allow_nan=False))
+        partial.replace(path)
+
     def _append(self, line: dict[str, Any]) -> None:
         text = json.dumps(_compact(line), allow_nan=False, separators=(",", ":"), default=str)
         with self.path.open("a+b") as file:
@@ -207,6 +217,20 @@ def load_samples(folder: Path, record: Record, suffix: str = "") -> NDArray[np.f
             return np.asarray(arrays[str(record.samples["key"]) + suffix], dtype=np.float64)
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
         return np.empty(0)
+
+
+def lane_file(case: str) -> str:
+    """Where a case's lanes are, relative to the run."""
+    return f"telemetry/{slug(case)}.json"
+
+
+def load_lanes(folder: Path, case: str) -> dict[str, Any]:
+    """What `Sampler.lanes` gave while a case was measured; empty without it, and where it is damaged."""
+    try:
+        found = json.loads((folder / lane_file(case)).read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def slug(case: str) -> str:

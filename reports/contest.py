@@ -221,7 +221,7 @@ def telemetry(case: facts.Case) -> Html | None:
     rows = []
     for record in case.records:
         found = mapping(record.telemetry)
-        if found:
+        if any(name in found for name in READINGS):
             readings = [reading(found.get(name), unit) for name, (_, unit) in READINGS.items()]
             energy = plain(found.get("energy_j"))
             throttle = ", ".join(map(str, found.get("throttle") or [])) or "none"

@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from ..catalog import Refused, choose_device
-from ..telemetry import Sampler, opened
+from ..host import Host
+from ..telemetry.gpu import opened
+from ..telemetry.sampler import Sampler
 from . import cpu, gpu
 from .finding import UNSEEN, Finding, closing, exit_code, lines
-from .host import Host
 from .noise import findings as noise_floor
 
 QUIET_SECONDS = 2.0
@@ -63,9 +64,8 @@ def examine(
 
 def _at_work(device: str, host: Host, noise: Noise, nvml: Any) -> Iterator[Finding]:
     """The noise floor, and what the machine did meanwhile."""
-    sampler = Sampler()
-    if device == "cuda":
-        sampler.start()
+    sampler = Sampler(gpus=device == "cuda")
+    sampler.start()
     before, begin = host.moment(), time.monotonic()
     try:
         found = list(noise(device, Path.cwd()))
@@ -74,8 +74,7 @@ def _at_work(device: str, host: Host, noise: Noise, nvml: Any) -> Iterator[Findi
     after, end = host.moment(), time.monotonic()
     yield from cpu.strained(host, before, after)
     if device == "cuda" and nvml is not None:
-        index = gpu.first_visible()
-        yield from gpu.under_load(nvml, index, sampler.summary(begin, end, index))
+        yield from gpu.under_load(nvml, sampler.summary(begin, end))
     yield from found
 
 

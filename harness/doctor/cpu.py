@@ -1,4 +1,4 @@
-"""The doctor's findings about processors, memory and the system around them, from what `host.py` reads.
+"""The doctor's findings about processors, memory and the system around them, from what `harness/host.py` reads.
 
 Three groups: `settings` look at what stays (governor, clock source, quota, threads), `quiet` at two moments between
 which this process slept (what others do), `strained` at two between which it worked (what the machine took away).
@@ -10,9 +10,9 @@ import os
 import statistics
 from collections.abc import Iterator
 
+from ..host import Host, Moment
 from ..units import digits, plain, show
 from .finding import Finding
-from .host import Host, Moment
 
 BUSY_SHARE = 0.05
 STEAL_SHARE = 0.01

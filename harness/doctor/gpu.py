@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..telemetry import THROTTLE
+from ..telemetry.gpu import read, throttled, visible
 from ..units import plain, show
 from .finding import Finding
 
@@ -61,17 +61,6 @@ class Gpu:
             return None
 
 
-def _named() -> list[int]:
-    """Numbers in CUDA_VISIBLE_DEVICES; none where it is not set, or has identities."""
-    words = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-    return [int(word) for word in words if word.strip().isdigit()]
-
-
-def visible(count: int) -> list[int]:
-    """Indices of the GPUs that CUDA_VISIBLE_DEVICES leaves, where it names them by number; else all of them."""
-    return [number for number in _named() if number < count] or list(range(count))
-
-
 def examine(nvml: Any, cuda: str | None) -> Iterator[Finding]:
     """Driver, then GPU by GPU; `cuda` is the version torch was built for."""
     yield _driver(nvml, cuda)
@@ -81,7 +70,7 @@ def examine(nvml: Any, cuda: str | None) -> Iterator[Finding]:
         why = "clocks, throttling and other processes on the GPUs would go unnoticed"
         yield Finding("GPUs", "unseen", f"NVML does not count them: {error}", why, "make nvidia-smi work first")
         return
-    for index in visible(count):
+    for index in visible(nvml, count):
         try:
             yield from _gpu(nvml, index)
         except LostGpu as lost:
@@ -192,7 +181,7 @@ def _throttle(gpu: Gpu, name: str) -> Finding | None:
     why = "while one is active clocks are below what the GPU can do"
     if bits is None:
         return None
-    active = [word for bit, word in THROTTLE.items() if bits & bit]
+    active = throttled(bits)
     if active:
         advice = "look after power supply and cooling, and measure when none is active"
         return Finding(f"{name} throttling", "mend", ", ".join(active), why, advice)
@@ -258,13 +247,9 @@ def _mig(gpu: Gpu, name: str) -> Finding | None:
     return Finding(f"{name} MIG", "fit", "off", why)
 
 
-def first_visible() -> int:
-    """NVML's index of the GPU that torch calls 0."""
-    return next(iter(_named()), 0)
-
-
-def under_load(nvml: Any, index: int, seen: Mapping[str, Any] | None) -> Iterator[Finding]:
-    """What the sampler saw of a GPU while the noise floor was measured."""
+def under_load(nvml: Any, seen: Mapping[str, Any] | None) -> Iterator[Finding]:
+    """What the sampler saw of the GPU that torch calls 0 while the noise floor was measured."""
+    index = next(iter(visible(nvml, read(nvml.nvmlDeviceGetCount) or 0)), 0)
     subject, why = (
         f"GPU {index} clock at work",
         "a time is of one clock; below its maximum something holds the GPU back",

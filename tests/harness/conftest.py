@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from harness import catalog
+from harness.options import Options
 from harness.record import Run, read_run
 
 ROOT = Path(__file__).parents[2]
@@ -53,3 +55,15 @@ class Checkout:
 @pytest.fixture
 def checkout(tmp_path: Path) -> Checkout:
     return Checkout(tmp_path)
+
+
+@pytest.fixture
+def toy(checkout, monkeypatch):
+    """The catalog of a checkout whose only study is the toy."""
+    monkeypatch.chdir(checkout.folder)
+    monkeypatch.syspath_prepend(str(checkout.folder))
+    for name in [n for n in sys.modules if n.split(".")[0] in ("impls", "benches")]:
+        monkeypatch.delitem(sys.modules, name)
+    yield catalog.build(Options(str(checkout.folder), "cpu", "smoke"))
+    for name in [n for n in sys.modules if n.split(".")[0] in ("impls", "benches")]:
+        del sys.modules[name]

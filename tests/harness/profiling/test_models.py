@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from harness import catalog
 from harness.options import Options
 from harness.profiling import call, counters, models
 from harness.profiling.counters import COUNTERS, choose, divided, table, totals
@@ -18,18 +16,6 @@ from harness.profiling.subject import Subject, Unprofiled, UntimedContest
 from ..conftest import ROOT
 
 KNOWN = {name.split(".")[0] for alternatives in COUNTERS.values() for names in alternatives for name in names}
-
-
-@pytest.fixture
-def toy(checkout, monkeypatch):
-    """The catalog of a checkout whose only study is the toy."""
-    monkeypatch.chdir(checkout.folder)
-    monkeypatch.syspath_prepend(str(checkout.folder))
-    for name in [n for n in sys.modules if n.split(".")[0] in ("impls", "benches")]:
-        monkeypatch.delitem(sys.modules, name)
-    yield catalog.build(Options(str(checkout.folder), "cpu", "smoke"))
-    for name in [n for n in sys.modules if n.split(".")[0] in ("impls", "benches")]:
-        del sys.modules[name]
 
 
 def test_the_first_alternative_that_a_gpu_has_is_taken():

@@ -63,9 +63,9 @@ class Host:
         found = self.text(path).split()
         return int(found[0]) if found and re.fullmatch(r"-?\d+", found[0]) else None
 
-    def of_cores(self, path: str) -> list[str]:
-        """What each core's file below /sys/devices/system/cpu/cpuN holds, of those that have it."""
-        found = (self.text(f"sys/devices/system/cpu/cpu{cpu}/{path}") for cpu in self.cpus)
+    def of_cores(self, path: str, most: int | None = None) -> list[str]:
+        """What each core's file below /sys/devices/system/cpu/cpuN holds, of those, or the first, that have it."""
+        found = (self.text(f"sys/devices/system/cpu/cpu{cpu}/{path}") for cpu in self.cpus[:most])
         return [text for text in found if text]
 
     def fields(self, path: str) -> dict[str, int]:
@@ -79,7 +79,7 @@ class Host:
 
     def moment(self) -> Moment:
         """The counters now."""
-        busy, steal = self._cores()
+        busy, steal = self.cores()
         pages = self.fields("proc/vmstat")
         counts = [int(text) for text in self.of_cores("thermal_throttle/core_throttle_count") if text.isdigit()]
         return Moment(
@@ -93,7 +93,8 @@ class Host:
             hot=sum(counts) if counts else None,
         )
 
-    def _cores(self) -> tuple[float | None, float | None]:
+    def cores(self) -> tuple[float | None, float | None]:
+        """Seconds that the cores we may use worked, and that were stolen from them, since the machine started."""
         busy = steal = 0
         seen = False
         for line in self.text("proc/stat").splitlines():
@@ -106,12 +107,34 @@ class Host:
                     busy += sum(columns[:STEAL]) - columns[IDLE] - columns[WAITING]
         return (busy / TICKS, steal / TICKS) if seen else (None, None)
 
+    def process(self, pid: int) -> dict[str, float] | None:
+        """CPU seconds of a process, and how often its threads lost the core (`switches`) or gave it up (`waits`)."""
+        spent = self._spent(pid)
+        if spent is None:
+            return None
+        counts = {"nonvoluntary_ctxt_switches": 0, "voluntary_ctxt_switches": 0}
+        for path in (self.root / "proc" / str(pid) / "task").glob("[0-9]*"):
+            fields = self.fields(f"proc/{pid}/task/{path.name}/status")
+            counts = {name: count + fields.get(name, 0) for name, count in counts.items()}
+        return {
+            "cpu_s": spent[1],
+            "switches": counts["nonvoluntary_ctxt_switches"],
+            "waits": counts["voluntary_ctxt_switches"],
+        }
+
+    def _spent(self, pid: int) -> tuple[str, float] | None:
+        """Name and CPU seconds of a process."""
+        match = re.match(r"\d+ \((.*)\) (.+)", self.text(f"proc/{pid}/stat"), re.DOTALL)
+        columns = match.group(2).split() if match else []
+        if match is None or len(columns) <= 12:
+            return None
+        return match.group(1), (int(columns[11]) + int(columns[12])) / TICKS
+
     def _processes(self) -> Iterator[tuple[tuple[int, str], float]]:
         for path in (self.root / "proc").glob("[0-9]*"):
-            match = re.match(r"\d+ \((.*)\) (.+)", self.text(f"proc/{path.name}/stat"), re.DOTALL)
-            columns = match.group(2).split() if match else []
-            if match and len(columns) > 12:
-                yield (int(path.name), match.group(1)), (int(columns[11]) + int(columns[12])) / TICKS
+            spent = self._spent(int(path.name))
+            if spent is not None:
+                yield (int(path.name), spent[0]), spent[1]
 
     def _groups(self, controller: str) -> list[str]:
         """Folders of this process's cgroup and those above it, for a controller of version 1 or for version 2."""

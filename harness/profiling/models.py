@@ -215,6 +215,7 @@ def _asked(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m harness.profiling.models", description=__doc__)
     parser.add_argument("--only", choices=PARTS, help="one of the two parts; default: what this machine can do")
     parser.add_argument("--study", help="one study, for example ffn")
+    parser.add_argument("--match", default="", metavar="TEXT", help="count only kernels with this in their name")
     parser.add_argument("--device", help="cpu or cuda; default: a GPU where there is one")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="for the counters; default: %(default)g")
     parser.add_argument("--out", type=Path, default=Path("docs"), help="folder of models.json and models.md")
@@ -228,7 +229,8 @@ def _part(part: str, asked: argparse.Namespace, device: str) -> list[Row]:
     counted_before = {
         (r["case"], r["contender"]) for r in _kept(asked.out).get(part, {}).get("rows", []) if "reason" not in r
     }
-    calls = sorted(kernels(catalog.build(options)), key=lambda call: (call in counted_before, call))
+    wanted = [call for call in kernels(catalog.build(options)) if asked.match in " ".join(call)]
+    calls = sorted(wanted, key=lambda call: (call in counted_before, call))
     print(f"{len(calls)} kernels to count", flush=True)
     found = []
     for row in traffic(options, calls, asked.seconds):

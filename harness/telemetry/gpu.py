@@ -115,12 +115,12 @@ def sample(nvml: Any, gpu: Any) -> dict[str, Any]:
 
 
 def others(nvml: Any, gpu: Any, ours: Sequence[int]) -> int | None:
-    """Processes on the GPU that are not `ours`; None where NVML does not show them.
+    """Processes on the GPU that are not `ours`; None where NVML does not show them, as in a container not even ours.
 
-    In a container NVML may count by the host's process ids, and ours is one of those it shows under another.
+    Where it counts by the host's process ids, ours is one of those it shows under another.
     """
     running = read(nvml.nvmlDeviceGetComputeRunningProcesses, gpu)
-    if running is None:
+    if running is None or (ours and not running):
         return None
     known = {process.pid for process in running} & set(ours)
     return max(0, len(running) - (len(known) if known else min(1, len(ours))))

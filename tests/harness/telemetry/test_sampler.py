@@ -95,7 +95,8 @@ def test_other_processes_on_the_gpu_are_counted(monkeypatch):
 
     assert gpu.others(running(7, 8, 9), "handle", [8, 1]) == 2
     assert gpu.others(running(700, 900), "handle", [8]) == 1  # a container's ids are not the host's
-    assert gpu.others(running(), "handle", [8]) == 0
+    assert gpu.others(running(8), "handle", [8]) == 0 and gpu.others(running(), "handle", []) == 0
+    assert gpu.others(running(), "handle", [8]) is None  # not even ours is shown
     assert gpu.others(Nvml(nvmlDeviceGetComputeRunningProcesses=NOT_SUPPORTED), "handle", [8]) is None
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from harness.units import DASH
 
-from . import facts
+from . import facts, ideas
 from .markup import Child, Html, join, tag
 from .page import badge, strip
 from .study import answer, ranked
@@ -22,7 +22,8 @@ def page(views: Sequence[View], claims: Html) -> Html:
         tag("p", "Overview", class_="kicker"),
         tag("h1", "What do DeepSeek's ideas buy, measured on these machines?"),
         tag("p", lead(views), class_="answer"),
-        tag("h2", "Runs", class_="sr"),
+        ideas.section(views),
+        tag("h2", "Runs"),
         tag("div", [card(view) for view in views], class_="cards"),
         claims,
         tag(

@@ -14,7 +14,7 @@ import numpy as np
 
 from harness.units import DASH, digits, show, some
 
-from . import facts
+from . import facts, ideas
 from .claims.evidence import Judged
 from .claims.page import answer as claims_answer
 from .claims.page import counts as verdict_counts
@@ -55,6 +55,7 @@ def content(views: Sequence[View], judged: Sequence[Judged]) -> Html:
         tag("p", "whalebench · Summary", class_="kicker"),
         tag("h1", "What do DeepSeek's ideas buy, measured on these machines?"),
         tag("p", lead(views), class_="answer"),
+        ideas.section(views, linked=False),
         [run(view) for view in views],
         claims(judged),
         tag("section", tag("h2", "How to read the tables"), tag("p", READING), tag("p", METHOD)),

@@ -26,6 +26,7 @@ from .cases import (
     TRAIN,
     capped,
     emulated,
+    has_fp8,
     linked,
     name,
     of,
@@ -37,6 +38,7 @@ from .cases import (
 )
 
 ROWS = 22
+SET_ASIDE = " Contenders that emulate FP8 are no part of this: they are slow, and there to be right."
 EMULATION = " Here FP8 is emulated: its operands are widened first, so it can only lose."
 Found = list[tuple[facts.Case, dict[str, Figure]]]
 
@@ -158,6 +160,7 @@ def ratio_plot(view: View, operations: Sequence[str], name_: str, title: str) ->
     note += "both were measured; the whisker is the 95 % interval. Products get operands that are quantized already"
     note += "; train, a whole layer forward and backward, quantizes them itself." if TRAIN in operations else "."
     note += EMULATION if any_emulated(found) else ""
+    note += SET_ASIDE if has_fp8(view) else ""
     note += f" In the table: {some(len(found) - ROWS, 'more case')}." if len(found) > ROWS else ""
     return Plot(
         name_,

@@ -9,7 +9,7 @@ import pytest
 
 from harness.record import Figure, read_run
 from reports.linear import loss, memory, quantizing, speed
-from reports.linear.cases import FP8, PRODUCTS, TRAIN, over, sweeps, unquantized
+from reports.linear.cases import FP8, PRODUCTS, TRAIN, emulated, has_fp8, of, over, sweeps, unquantized
 from reports.linear.errors import curves, distribution_plot, length_plot, numerics
 from reports.palette import Palette
 from reports.view import View
@@ -118,6 +118,18 @@ def test_one_case_a_distribution_and_curves_from_positive_sums_on(view: View) ->
     assert [t["name"] for t in plot.traces][:2] == ["positive, not promoted", "positive, promoted"]
 
 
+def test_an_emulation_does_not_stand_for_fp8_where_the_machine_has_it(tmp_path: Path, view: View) -> None:
+    """On an H200 the only fp8-row gradient of a weight was the reference: fifty times BF16's time, and not FP8's."""
+    assert has_fp8(view) and not any(map(emulated, (r for case in of(view, *PRODUCTS) for r in case.records)))
+    slow = [made_linear.record("wgrad", 64, 4096, 7168, name)[0] for name in ("bf16/reference", "fp8-row/reference")]
+    kept = [r for case in of(view, PRODUCTS[0]) for r in case.records]
+    mixed = view_of(tmp_path / "mixed", [*kept, *slow])
+    assert "emulated" not in (speed.answer(mixed) or "emulated")
+    assert not [ratios for case, ratios in speed.compared(mixed, PRODUCTS) if case.first.operation == PRODUCTS[2]]
+    alone = view_of(tmp_path / "alone", slow)
+    assert not has_fp8(alone) and "fp8-row" in speed.compared(alone, PRODUCTS)[0][1]
+
+
 def plain(text: str) -> str:
     return text.replace("\N{NARROW NO-BREAK SPACE}", " ")
 
@@ -125,7 +137,7 @@ def plain(text: str) -> str:
 def test_error_and_speed_of_every_contender_of_the_largest_product(view: View) -> None:
     plot = speed.tradeoff_plot(view)
     assert plot is not None and plot.title.endswith("fprop m8192-n7168-k16384")
-    assert sum(len(t["x"]) for t in plot.traces) == 6
+    assert sum(len(t["x"]) for t in plot.traces) == 5  # without the reference, which emulates
     assert plot.traces[0]["y"][0] == pytest.approx((0.0372**2 + 4e-4**2) ** 0.5, rel=1e-3)
 
 

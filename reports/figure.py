@@ -16,6 +16,7 @@ from harness.units import GAP, TIMES_SIGN, length, scale, whole
 
 from .markup import Child, Html, data, join, tag
 from .palette import INK, Look
+from .table import named
 
 TRACE_TYPES = {"scatter", "bar", "box", "heatmap", "histogram"}
 MAX_SERIES = 8
@@ -54,7 +55,7 @@ class Plot:
                 style=f"min-height:{self.height}px",
             ),
             tag("p", self.note, class_="note") if self.note else None,
-            tag("details", tag("summary", "The numbers"), self.table, class_="numbers"),
+            tag("details", tag("summary", "The numbers"), named(self.table, f"{self.name}-title"), class_="numbers"),
             id=self.name,
             aria_labelledby=f"{self.name}-title",
         )

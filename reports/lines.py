@@ -190,7 +190,7 @@ def grid(sweep: Sweep) -> Html:
         [tag("th", tag("a", length(n), href=link(page_of(c.id))), scope="col", class_="n") for n, c in sweep.points],
     )
     body = tag("table", tag("thead", heads), tag("tbody", rows), class_="grid")
-    box = tag("div", body, class_="scroll", tabindex="0", role="region", aria_label=f"Latencies, {sweep.title}")
+    box = tag("div", body, class_="scroll", tabindex="0", role="region", aria_label=f"Latencies of {sweep.operation}, {sweep.title}")
     words = "Bars: speed beside the fastest at that length, which is bold. A length leads to its case."
     return join(box, tag("p", words, class_="note"), absentees([r for n, r in everyone.items() if n not in ran]))
 

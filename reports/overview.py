@@ -119,11 +119,19 @@ def matrix(view: View, operation: str) -> Html:
     rows = [matrix_row(view, case, columns, reasons) for case in cases[:ROWS]]
     head = [tag("th", "Case", scope="col"), *(tag("th", tag("span", c), scope="col") for c in columns)]
     body = tag("table", tag("thead", tag("tr", head)), tag("tbody", rows), class_="matrix")
+    label = f"Coverage of {operation}, {view.folder}"
     notes = [tag("li", tag("b", mark), " ", reason) for reason, mark in reasons.items()]
     return tag(
         "section",
         tag("h3", operation),
-        tag("div", body, class_="scroll", tabindex="0", role="region", aria_label=f"Coverage of {operation}"),
+        tag(
+            "div",
+            body,
+            class_="scroll",
+            tabindex="0",
+            role="region",
+            aria_label=f"Coverage of {operation}, {view.folder}",
+        ),
         tag("ul", notes, class_="reasons") if notes else None,
         tag("p", f"{len(cases) - ROWS} more cases stand on the study's page.", class_="note")
         if len(cases) > ROWS

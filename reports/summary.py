@@ -113,7 +113,7 @@ def study(view: View, name: str) -> Html:
     return join(
         tag("h3", name.capitalize()),
         tag("p", answer(view, name)),
-        table(COLUMNS, rows, label=f"Techniques of {name}, {view.label}, {view.date}") if rows else None,
+        table(COLUMNS, rows, label=f"Techniques of {name}, {view.folder}") if rows else None,
     )
 
 

@@ -24,24 +24,25 @@ def tables(view: View, case: facts.Case) -> Html | None:
 
 
 def compared(view: View, records: Sequence[Record]) -> Html | None:
-    """Error against limit; an error's share of its limit is drawn behind it."""
+    """Error against limit. The error is the largest of all tensors compared, the limit the tightest: its share of that
+    is drawn behind it where there is one tensor only, else the two may be of different ones."""
     rows = []
     for record in records:
         found = mapping(record.verification)
         error, limit = plain(found.get("error")), plain(found.get("limit"))
+        checked = list(map(str, found.get("checked") or []))
         rows.append(
             row(
                 [
                     study.contender_name(view, record),
                     number(
                         digits(error) if error is not None else MISSING,
-                        error / limit if error is not None and limit else None,
+                        error / limit if error is not None and limit and len(checked) == 1 else None,
                     ),
                     number(digits(limit) if limit is not None else MISSING),
                     number(judged(found.get("worst"))),
-                    number(judged(found.get("worst_limit"))),
                     str(found.get("precision") or MISSING),
-                    ", ".join(map(str, found.get("checked") or [])) or MISSING,
+                    ", ".join(checked) or MISSING,
                 ]
             )
         )
@@ -51,9 +52,10 @@ def compared(view: View, records: Sequence[Record]) -> Html | None:
         "p",
         "Relative Frobenius error against the technique's own reference in higher precision, on fresh random "
         "inputs and poisoned memory, before timing and again after on other inputs. Worst: the largest "
-        "single deviation over the result's root mean square.",
+        "single deviation over the result's root mean square. Where several tensors are compared, the error is the "
+        "largest of them and the limit the tightest; each was held against its own.",
     )
-    columns = ["Contender", ">Error", ">Limit", ">Worst element", ">Its limit", "Judged in", "Compared"]
+    columns = ["Contender", ">Error", ">Limit", ">Worst element", "Judged in", "Compared"]
     return join(lead, table(columns, rows, label="Verification"))
 
 

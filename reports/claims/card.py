@@ -167,7 +167,9 @@ def conditions(one: Evidence) -> Html | None:
 def condition(held: Held) -> Child:
     """Published, ours, and what follows from the difference."""
     if held.same:
-        return [tag("span", "✓ the same", class_="good"), f", {held.condition.published}"]
+        other = f"; here {held.ours}" if held.condition.published not in held.ours else ""
+        word = "✓ counts as the same" if other else "✓ the same"
+        return [tag("span", word, class_="good"), f", {held.condition.published}{other}"]
     weight = "so it is not compared" if held.condition.essential else "not held against it"
     words = [tag("i", held.condition.published), f"; here {held.ours}"]
     return [tag("span", "≠ ", class_="bad" if held.condition.essential else "quiet"), words, f" ({weight})"]
@@ -179,9 +181,9 @@ def more(judged: Judged) -> Html | None:
     others = judged.evidence if claim.identity else judged.evidence[1:]
     content: list[Child] = []
     if claim.identity:
-        content.append(sums("Recomputed", claim.identity))
+        content.append(sums("Recomputed", claim.identity, claim.id))
     if claim.checks:
-        content.append(sums(claim.beside, claim.checks))
+        content.append(sums(claim.beside, claim.checks, claim.id))
     if others:
         content.append(further(others))
     content.append(tag("p", tag("b", "To be measured: "), f"{claim.measure}."))
@@ -220,8 +222,8 @@ def apart(one: Evidence) -> str:
     return f" (other: {listed(names)})" if names else ""
 
 
-def sums(title: str, shown: Sequence[Sum]) -> Html:
-    """Computed values beside the printed ones."""
+def sums(title: str, shown: Sequence[Sum], claim: str) -> Html:
+    """Computed values beside the printed ones; the claim's name tells its table from those of others."""
     printed = any(one.printed is not None for one in shown)
     rows = [
         row(
@@ -235,7 +237,7 @@ def sums(title: str, shown: Sequence[Sum]) -> Html:
         for one in shown
     ]
     heads = ["Quantity", "Computation", ">Computed", *([">Printed"] if printed else [])]
-    return join(tag("p", title, class_="label"), table(heads, rows, class_="prose sums", label=title))
+    return join(tag("p", title, class_="label"), table(heads, rows, class_="prose sums", label=f"{claim}: {title}"))
 
 
 def print_cell(one: Sum) -> Child:

@@ -137,5 +137,10 @@ def unclear(found: Sequence[Comparison]) -> str:
     """How many ratios leave open which is faster."""
     sides = [point.side for one in found for point in one.points]
     if 0 in sides:
-        return f"{sides.count(0)} of {some(len(sides), 'ratio')} leave open which is faster"
-    return f"each of {len(sides)} ratios tells which is faster" if len(sides) > 1 else "one ratio, which tells the side"
+        count = sides.count(0)
+        return f"{count} of {some(len(sides), 'ratio')} {'leaves' if count == 1 else 'leave'} open which is faster"
+    return (
+        f"each of {len(sides)} ratios tells which is faster"
+        if len(sides) > 1
+        else "its only ratio tells which is faster"
+    )

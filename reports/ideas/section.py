@@ -72,7 +72,9 @@ def headline(one: Answer) -> Html:
         return tag("li", name, " was not measured in these runs; ", tag("code", one.idea.command), " does that.")
     buys = " and ".join(part.short for part in told.buys[:2]).rstrip(",") or "no time or bytes"
     costs = told.costs[0].short.rstrip(",") if told.costs else "nothing that shows here"
-    text = f" buys {buys}; it costs {costs}. {one.views[0].label}: {told.doubt or 'no paired ratio'}."
+    first = one.views[0]
+    where = first.label if first.on_gpu else f"{first.label}, a CPU, which says nothing about a GPU"
+    text = f" buys {buys}; it costs {costs}. On {where}: {told.doubt or 'no paired ratio'}."
     return tag("li", name, text)
 
 

@@ -156,7 +156,6 @@ def passed(
             "error": 0.0031,
             "limit": 0.0064,
             "worst": 0.04,
-            "worst_limit": 0.11,
             "precision": "float32",
             "checked": ["output", "written cache.k"],
         },

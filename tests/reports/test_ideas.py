@@ -52,7 +52,7 @@ def test_the_side_follows_the_intervals(tmp_path: Path) -> None:
     assert [part.full for part in mla.costs] == [
         "decoding takes more time than MHA in 1 of 4 cases, 1.50× [1.47, 1.53] at most (v3/b1-s2048)"
     ]
-    assert mla.doubt == "1 of 4 ratios leave open which is faster"
+    assert mla.doubt == "1 of 4 ratios leaves open which is faster"
 
 
 def test_an_idea_that_only_loses_buys_nothing(tmp_path: Path) -> None:

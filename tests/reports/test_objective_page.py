@@ -32,6 +32,7 @@ from tests.reports.test_site import (  # noqa: F401 - the rules of every site, h
     test_identifiers_are_unique_on_a_page,
     test_nothing_is_fetched_from_elsewhere,
     test_pages_open_with_question_and_answer_and_end_with_limits,
+    test_tables_have_names_of_their_own_on_a_page,
 )
 
 RUNS = {"objective": ("steps", "generation", "loss"), "objective-cpu": ("steps", "generation", "loss"),

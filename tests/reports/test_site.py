@@ -27,12 +27,13 @@ FIGURES = 10
 
 
 class Parsed(HTMLParser):
-    """Addresses, identifiers, figures and their specifications of one page."""
+    """Addresses, identifiers, names of regions, figures and their specifications of one page."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.addresses: list[str] = []
         self.ids: list[str] = []
+        self.regions: list[str] = []
         self.figures: list[dict[str, list[str]]] = []
         self.specs: list[dict] = []
         self._open: list[str] = []
@@ -44,6 +45,8 @@ class Parsed(HTMLParser):
         self.addresses += [v for k in ("href", "src") if (v := found.get(k)) is not None]
         self.addresses += [v for v in [found.get("value")] if tag == "option" and v]
         self.ids += [v for v in [found.get("id")] if v]
+        if found.get("role") == "region":
+            self.regions.append(found.get("aria-label") or found.get("aria-labelledby") or "")
         if tag == "figure":
             self.figures.append({"labels": [found.get("aria-labelledby") or ""], "tags": [], "caption": []})
             self._open.append("figure")
@@ -91,6 +94,12 @@ def test_every_link_leads_to_a_file_and_anchor_of_the_site(built: Built, parsed:
 def test_identifiers_are_unique_on_a_page(parsed: dict[str, Parsed]) -> None:
     for name, page in parsed.items():
         assert len(page.ids) == len(set(page.ids)), name
+
+
+def test_tables_have_names_of_their_own_on_a_page(parsed: dict[str, Parsed]) -> None:
+    for name, page in parsed.items():
+        assert page.regions.count("") == 0, name
+        assert not sorted({label for label in page.regions if page.regions.count(label) > 1}), name
 
 
 def test_figures_use_known_traces_and_valid_specifications(parsed: dict[str, Parsed]) -> None:

@@ -32,7 +32,7 @@ then_report = status=$$?; case $$status in 2|130) ;; *) $(MAKE) --no-print-direc
 # A page of its own, where plotly is; followed by its arguments.
 drawn = $(PY) -c 'import plotly' 2>/dev/null && $(PY) -m reports.$(1)
 
-.PHONY: help bench bench-ep balance ladder list test exact baseline gate gate-experiment doctor profile profile-all compare history export import report keep serve lint clean
+.PHONY: help bench bench-ep balance ladder learn list test exact baseline gate gate-experiment doctor profile profile-all compare history export import report keep serve lint clean
 
 help: ## this list
 	@echo "whalebench: what do DeepSeek's ideas buy, on this machine?"; echo
@@ -64,6 +64,12 @@ ladder: $(READY) ## train sixteen small models, four ideas each on or off, budge
 	@$(PY) -m benches.ladder $(if $(STEPS),--steps "$$STEPS") $(if $(BUDGET),--budget "$$BUDGET") \
 		$(if $(DEVICE),--device "$$DEVICE") $(if $(DATA),--data "$$DATA") $(if $(PRICE),--price "$$PRICE") \
 		$(if $(RESUME),--resume "$$RESUME"); $(then_report)
+
+learn: $(READY) ## a small policy learns sums from verdicts, GRPO, 11 minutes (ARMS=normalised,lambda-1 SEEDS=0,1 START= TASK= REWARD=mine.py)
+	@$(PY) -m benches.learn $(if $(ARMS),--arms "$$ARMS") $(if $(SEEDS),--seeds "$$SEEDS") $(if $(STEPS),--steps "$$STEPS") \
+		$(if $(BUDGET),--budget "$$BUDGET") $(if $(DEVICE),--device "$$DEVICE") $(if $(START),--start "$$START") \
+		$(if $(TASK),--task "$$TASK") $(if $(DIFFICULTY),--difficulty "$$DIFFICULTY") \
+		$(if $(REWARD),--reward "$$REWARD") $(if $(RESUME),--resume "$$RESUME"); $(then_report)
 
 list: $(READY) ## cases, contenders, and why some cannot run here
 	@$(PY) -m harness.run --list $(words)

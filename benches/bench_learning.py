@@ -1,9 +1,10 @@
 """What does GRPO save over PPO, and what do sharing prompts and never holding all logits save in both?
 
-Measured as sampling groups of responses, judging them, one update on them, and log-probabilities alone. Wins to look
-for: an update without a critic takes half the time and memory; a group shares its prompt; log-probabilities at a large
-vocabulary take a fraction of the memory. Losses: chunked log-probabilities compute the head's product once more, and
-show nothing at 128 symbols. Rollout, reward and log-probability are the same for PPO and stand under GRPO.
+Measured as sampling groups of responses, judging them, one update on them, log-probabilities alone, and a short course
+of whole steps, `learning.step`, which `make learn` takes as far as it goes. Wins to look for: an update without a
+critic takes half the time and memory; a group shares its prompt; log-probabilities at a large vocabulary take a
+fraction of the memory. Losses: chunked log-probabilities compute the head's product once more, and show nothing at 128
+symbols. Rollout, reward and log-probability are the same for PPO and stand under GRPO.
 """  # noqa: D400
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import replace
 from benches.tiers import tiered
 from harness import Workload
 from impls.learning.objective import Rule
-from impls.learning.shape import LogShape, RolloutShape, UpdateShape
+from impls.learning.shape import LogShape, Recipe, RolloutShape, StepShape, UpdateShape
 from impls.learning.tasks import Task
 from impls.model.shape import ModelShape, small_shape
 
@@ -22,6 +23,7 @@ STUDY = "learning"
 SYMBOLS = 128  # ASCII
 V3_SYMBOLS = 129280
 ADDITION, REVERSAL, COUNTDOWN = Task("addition", 2), Task("reversal", 12), Task("countdown", 4)
+SHORT, WORDS = Task("reversal", 3), Task("reversal", 4)
 RULE = Rule(by_length=True, by_deviation=True)
 
 
@@ -74,6 +76,13 @@ def logging(rows: int, hidden: int, symbols: int, dtype: str) -> Workload:
     return Workload("learning.logprob", f"head-d{hidden}-v{symbols}", f"m{rows}{words(dtype)}", shape, tiers=())
 
 
+def learning(model: ModelShape, task: Task, recipe: Recipe, enough: float = 0.02) -> Workload:
+    """A course of steps from a policy that knows the format and hardly an answer."""
+    sizes = f"{task.label}-q{recipe.questions}-g{recipe.group}-s{recipe.steps}-seed{recipe.seed}"
+    shape = StepShape(model, task, replace(RULE, beta=0.001), recipe, enough=enough, stops=4, validation=200)
+    return Workload("learning.step", name(model), sizes + words(model.attention.dtype), shape, tiers=())
+
+
 def smoke() -> Iterator[Workload]:
     """Each operation once, narrow and short."""
     narrow = ascii_model(32, 2, 8, 8)
@@ -81,11 +90,12 @@ def smoke() -> Iterator[Workload]:
     yield judging(narrow, ADDITION, 16, 8)
     yield updating(narrow, ADDITION, 4, 4, 5)
     yield logging(256, 32, 2048, "float32")
+    yield learning(narrow, SHORT, Recipe(20, questions=8, group=8, count=SHORT.answer, rate=3e-3, warm_up=4))
 
 
 def cpu() -> Iterator[Workload]:
-    """The model that `make learn` trains, its rollout at a short and a long prompt, an update in both forms; and a
-    head with an eighth of DeepSeek-V3's symbols."""
+    """The model that `make learn` trains, its rollout at a short and a long prompt, an update in both forms; a head
+    with an eighth of DeepSeek-V3's symbols; and the short form of `make learn`, on words."""
     small = ascii_model(64, 2, 16, 32)
     yield rolling(small, ADDITION, 32, 16, 5)
     yield rolling(small, REVERSAL, 16, 8, 14)
@@ -94,11 +104,12 @@ def cpu() -> Iterator[Workload]:
     yield updating(small, ADDITION, 32, 8, 5)
     yield updating(small, ADDITION, 32, 8, 5, replace(RULE, form="sequence"))
     yield logging(512, 128, V3_SYMBOLS // 8, "float32")
+    yield learning(small, WORDS, Recipe(60, questions=16, group=8, count=WORDS.answer, rate=2e-3, warm_up=5))
 
 
 def gpu() -> Iterator[Workload]:
-    """A model of 120 million parameters: rollouts in FP32, for symbols must be equal to the last one, updates in BF16;
-    and log-probabilities of 4096 rows out of DeepSeek-V3's symbols."""
+    """A model of 120 million parameters: rollouts in FP32, for symbols must be equal to the last one, updates and whole
+    steps in BF16, gradients of 64 responses at once; and log-probabilities of 4096 rows out of V3's symbols."""
     large, half = (ascii_model(1024, 10, 128, 512, dtype) for dtype in ("float32", "bfloat16"))
     for questions, group in ((8, 16), (64, 16), (32, 64)):
         yield rolling(large, REVERSAL, questions, group, 32)
@@ -109,6 +120,7 @@ def gpu() -> Iterator[Workload]:
     yield updating(half, REVERSAL, 32, 16, 32, replace(RULE, form="sequence"))
     for hidden in (1024, 2048):
         yield logging(4096, hidden, V3_SYMBOLS, "bfloat16")
+    yield learning(half, WORDS, Recipe(40, questions=64, group=8, count=WORDS.answer, rate=1e-4, warm_up=5, micro=64))
 
 
 def full() -> Iterator[Workload]:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 GUARD = 1e-4
+ALONE = "a group has {} response: GRPO compares the responses to a question, at least 2 are needed"
 FORMS = ("token", "sequence")
 
 
@@ -67,7 +68,7 @@ def group_advantages(rewards_QG: Tensor, by_deviation: bool) -> Tensor:
     Raises ValueError for a group of one, whose advantage is 0 whatever its reward.
     """
     if rewards_QG.shape[1] < 2:
-        raise ValueError(f"a group has {rewards_QG.shape[1]} response; GRPO compares responses, at least 2 are needed")
+        raise ValueError(ALONE.format(rewards_QG.shape[1]))
     counts_QG = rewards_QG.isfinite()
     kept_QG = rewards_QG.where(counts_QG, 0.0)
     number_Q1 = counts_QG.sum(1, keepdim=True).clamp_min(1)

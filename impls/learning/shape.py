@@ -57,6 +57,7 @@ class Recipe:
     rate      AdamW's, after `warm_up` steps
     clip      largest norm of all gradients together
     micro     responses whose gradients are computed at once; 0: those of a minibatch. Bounds activations
+    context   the most symbols of a prompt and a response; 0: as many as there may be. A longer prompt is not asked
     renewed   the reference is replaced by the policy after so many steps (R1-Zero: 400); 0: never
     Raises ValueError for sizes that do not fit together.
     """
@@ -71,14 +72,17 @@ class Recipe:
     epochs: int = 1
     minibatches: int = 2
     micro: int = 0
+    context: int = 0
     renewed: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
         least = dict.fromkeys(("steps", "questions", "group", "count", "epochs", "minibatches"), 1)
-        for name, bound in {**least, "micro": 0, "renewed": 0, "warm_up": 0}.items():
+        for name, bound in {**least, "micro": 0, "renewed": 0, "warm_up": 0, "context": 0}.items():
             if getattr(self, name) < bound:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected at least {bound}")
+        if 0 < self.context <= self.count:
+            raise ValueError(f"context is {self.context}: it has no room for a prompt before {self.count} symbols")
         if self.minibatches > self.questions * self.group:
             raise ValueError(f"{self.minibatches} minibatches of {self.questions * self.group} responses: too many")
 
@@ -89,16 +93,24 @@ class Recipe:
 
 @dataclass(frozen=True)
 class StepShape:
-    """A course of learning: which model, on what, by which rule and recipe, and what it begins with."""
+    """A course of learning: which model, on what, by which rule and recipe, and what it begins with.
+
+    start       one of `start.STARTS`: "zero" or "cold-start"
+    enough      share of held-out problems right at which the supervised training before it ends
+    stops       how often held-out problems are asked, at most, and how many: `validation`
+    """
 
     model: ModelShape
     task: Task
     rule: Rule
     recipe: Recipe
     start: str = "zero"
+    enough: float = 0.2
     stops: int = 5
     validation: int = 200
 
-    def rollout(self) -> RolloutShape:
-        """That of one step."""
-        return RolloutShape(self.model, self.task, self.recipe.questions, self.recipe.group, self.recipe.count)
+    @property
+    def room(self) -> int:
+        """The most symbols of a prompt."""
+        most = self.task.prompt
+        return min(most, self.recipe.context - self.recipe.count) if self.recipe.context else most

@@ -77,6 +77,11 @@ class Task:
         return KINDS[self.kind].answer(self.difficulty) + 2
 
     @property
+    def work(self) -> int:
+        """The most symbols of the work before an answer, its parentheses included."""
+        return KINDS[self.kind].work(self.difficulty) + 2
+
+    @property
     def label(self) -> str:
         """For case ids."""
         return f"{self.kind}{self.difficulty}"
@@ -224,17 +229,20 @@ def _read_countdown(task: Task, prompt: str) -> Problem:
 
 @dataclass(frozen=True)
 class Kind:
-    """How a task is drawn and read, the difficulties it has, and the most symbols of its prompts and answers."""
+    """How a task is drawn and read, the difficulties it has, and the most symbols of its prompts, answers and work."""
 
     draw: Callable[[Task, random.Random], Problem]
     read: Callable[[Task, str], Problem]
     range: tuple[int, int]
     prompt: Callable[[int], int]
     answer: Callable[[int], int]
+    work: Callable[[int], int]
 
 
 KINDS: dict[str, Kind] = {
-    "addition": Kind(_addition, _read_sum, (1, 9), lambda digits: 2 * digits + 2, lambda digits: digits + 1),
-    "reversal": Kind(_reversal, _read_word, (2, 32), lambda letters: letters + 1, lambda letters: letters),
-    "countdown": Kind(_countdown, _read_countdown, (2, 6), lambda count: 2 * count + 3, lambda count: 2 * count - 1),
+    "addition": Kind(_addition, _read_sum, (1, 9), lambda n: 2 * n + 2, lambda n: n + 1, lambda n: 3 * n + 1),
+    "reversal": Kind(_reversal, _read_word, (2, 32), lambda n: n + 1, lambda n: n, lambda n: 2 * n - 1),
+    "countdown": Kind(
+        _countdown, _read_countdown, (2, 6), lambda n: 2 * n + 3, lambda n: 2 * n - 1, lambda n: 2 * n - 1
+    ),
 }

@@ -43,12 +43,17 @@ class Judge:
     seconds: float = SECONDS
     faults: Faults = field(default_factory=Faults)
 
-    def rewards(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[float]:
-        """One reward a response, NaN where there is none."""
+    def rewards(self, problems: Sequence[Problem], responses: Sequence[str], room: int | None = None) -> list[float]:
+        """One reward a response, NaN where there is none: of prompts longer than `room`, which were not asked whole."""
         with limited() as limit:
-            return [self._one(*pair, limit) for pair in zip(problems, responses, strict=True)]
+            return [self._one(*pair, room, limit) for pair in zip(problems, responses, strict=True)]
 
-    def _one(self, problem: Problem, response: str, limit: Callable[[float], None]) -> float:
+    def _one(self, problem: Problem, response: str, room: int | None, limit: Callable[[float], None]) -> float:
+        if room is not None and len(problem.prompt) > room:
+            self.faults.note(
+                problem, response, f"its prompt has {len(problem.prompt)} symbols, there is room for {room}"
+            )
+            return math.nan
         try:
             limit(self.seconds)
             try:

@@ -11,13 +11,38 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-
-from torch import Tensor
+from typing import Any, Protocol
 
 from . import checkpoint
-from .training import Training
 
-Models = Mapping[str, Training]
+
+class Trainable(Protocol):
+    """What the loop asks of a model in training: `Training`, or another with the same methods.
+
+    `done` steps are taken; `curves` has lists by name, among them "step". `advance` and `evaluate` raise ValueError
+    where it cannot go on, saying why; `note` puts what `evaluate` found on the curves.
+    """
+
+    done: int
+    curves: dict[str, list[float]]
+
+    def advance(self) -> Any:
+        """One step."""
+
+    def evaluate(self, asked: Any) -> Any:
+        """How well it does on what validation takes, such as windows int64 [B, T + 1]."""
+
+    def note(self, found: Any) -> None:
+        """A point on the curves."""
+
+    def state(self) -> dict[str, Any]:
+        """All that `restore` needs, of tensors and plain values."""
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+
+
+Models = Mapping[str, Trainable]
 SAVING_SHARE = 0.1  # of the time, at most, for checkpoints between the first and the last
 
 
@@ -29,14 +54,14 @@ def points(steps: int, count: int) -> list[int]:
 
 def fit(
     models: Models,
-    windows_BT: Tensor,
+    asked: Any,
     stops: Sequence[int],
     folder: Path | None = None,
-    noted: Callable[[str, Training], None] = lambda name, training: None,
+    noted: Callable[[str, Any], None] = lambda name, training: None,
     reached: Callable[[int, float], bool | None] = lambda stop, seconds_left: None,
 ) -> dict[str, str]:
-    """Train all to the last of `stops`, validating on `windows_BT` at each, and saving to `folder` at the first, at the
-    last and, where checkpoints take long, at some between.
+    """Train all to the last of `stops`, validating by what is `asked` at each, and saving to `folder` at the first, at
+    the last and, where checkpoints take long, at some between.
 
     noted    called for a model after each of its validations, before the next model's
     reached  called with the stop and the seconds still needed at the present pace; the loop ends when it returns True
@@ -54,7 +79,7 @@ def fit(
         due = saver.due(stop == stops[-1])
         for name, training in working.items():
             if name not in failed and _noted(training) < stop:
-                failed |= _settle(name, training, windows_BT, saver if due else None, noted)
+                failed |= _settle(name, training, asked, saver if due else None, noted)
         pace.passed(stop, trained - begun, time.monotonic() - trained)
         if reached(stop, pace.left(stop, stops)):
             for name, training in working.items():
@@ -80,7 +105,7 @@ class _Saver:
         self.since, self.seconds = now, 0.0
         return True
 
-    def save(self, name: str, training: Training) -> None:
+    def save(self, name: str, training: Trainable) -> None:
         """Write one model's checkpoint."""
         if self.folder is not None:
             begun = time.monotonic()
@@ -105,17 +130,17 @@ class _Pace:
         return steps + self.settling / self.count * sum(later > stop for later in stops)
 
 
-def _noted(training: Training) -> float:
+def _noted(training: Trainable) -> float:
     """The step of the last validation."""
     return training.curves.get("step", [0.0])[-1]
 
 
 def _settle(
-    name: str, training: Training, windows_BT: Tensor, saver: _Saver | None, noted: Callable[[str, Training], None]
+    name: str, training: Trainable, asked: Any, saver: _Saver | None, noted: Callable[[str, Any], None]
 ) -> dict[str, str]:
     """Validate and, with a `saver`, save one model."""
     try:
-        training.note(training.evaluate(windows_BT))
+        training.note(training.evaluate(asked))
     except ValueError as error:
         return {name: str(error)}
     if saver is not None:

@@ -7,9 +7,10 @@ import pytest
 from benches.bench_learning import STUDY, V3_SYMBOLS, workloads
 from harness.case import TIERS
 from harness.registry import load
+from impls.learning.learner import FORMS
 from impls.model.shape import parameters
 
-OPERATIONS = {f"learning.{name}" for name in ("rollout", "reward", "update", "logprob")}
+OPERATIONS = {f"learning.{name}" for name in ("rollout", "reward", "update", "logprob", "step")}
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +19,7 @@ def listed():
 
 
 def test_tiers_cover_every_operation_and_keep_to_their_size(listed):
-    for tier, most in (("smoke", 4), ("cpu", 12), ("gpu", 40), ("full", 60)):
+    for tier, most in (("smoke", 5), ("cpu", 12), ("gpu", 40), ("full", 60)):
         found = [workload for workload in listed if tier in workload.tiers]
         assert {workload.operation for workload in found} == OPERATIONS and len(found) <= most, tier
 
@@ -32,7 +33,7 @@ def test_ids_are_unique_and_name_the_study(listed):
 def test_a_gpu_takes_a_model_of_a_hundred_million_parameters_and_v3s_symbols(listed):
     gpu = [workload for workload in listed if "gpu" in workload.tiers]
     for workload in gpu:
-        if workload.operation in ("learning.rollout", "learning.update"):
+        if workload.operation in ("learning.rollout", "learning.update", "learning.step"):
             assert parameters(workload.shape.model) >= 100e6
     logged = [one.shape for one in gpu if one.operation == "learning.logprob"]
     assert logged and all((shape.rows, shape.symbols) == (4096, V3_SYMBOLS) for shape in logged)
@@ -48,6 +49,7 @@ def test_every_case_has_its_pair(listed):
     known = load("impls").implementations
     pairs = {"learning.rollout": {"grpo/reference", "grpo/shared"}, "learning.reward": {"grpo/reference"}}
     pairs |= {"learning.logprob": {"grpo/reference", "grpo/chunked"}}
+    pairs |= {"learning.step": {f"{technique}/{form}" for technique in ("ppo", "grpo") for form in FORMS}}
     for workload in listed:
         able = {
             one.contender

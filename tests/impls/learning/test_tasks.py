@@ -17,6 +17,7 @@ def test_solutions_get_the_whole_reward_and_fit(task):
     for one in task.draw(200, "a"):
         assert reward_by_rule(one, one.solution()) == reward_by_rule(one, one.solution(worked=True)) == 1.0
         assert len(one.prompt) <= task.prompt and len(one.solution()) <= task.answer
+        assert len(one.solution(worked=True)) <= task.answer + task.work
         symbols, _ = encoded([one.solution()], task.answer)
         assert decoded(symbols) == [one.solution()]
         again = task.read(one.prompt)

@@ -174,7 +174,7 @@ def grid_of_best(sweep: Sweep, shown: list[str]) -> Html:
     return table(["Technique", *(f">{length(n)}" for n in sweep.lengths)], rows)
 
 
-def grid(sweep: Sweep) -> Html:
+def grid(sweep: Sweep, label: str = "Table") -> Html:
     """Every contender by every length; bars compare within a length, the fastest is bold, failures carry a word."""
     everyone = {r.contender: r for _, case in sweep.points for r in case.records}
     ran = {r.contender for _, case in sweep.points for r in case.records if r.status != "unavailable"}
@@ -190,7 +190,7 @@ def grid(sweep: Sweep) -> Html:
         [tag("th", tag("a", length(n), href=link(page_of(c.id))), scope="col", class_="n") for n, c in sweep.points],
     )
     body = tag("table", tag("thead", heads), tag("tbody", rows), class_="grid")
-    box = tag("div", body, class_="scroll", tabindex="0", role="region", aria_label=f"Latencies of {sweep.operation}, {sweep.title}")
+    box = tag("div", body, class_="scroll", tabindex="0", role="region", aria_label=label)
     words = "Bars: speed beside the fastest at that length, which is bold. A length leads to its case."
     return join(box, tag("p", words, class_="note"), absentees([r for n, r in everyone.items() if n not in ran]))
 

@@ -130,7 +130,7 @@ def matrix(view: View, operation: str) -> Html:
             class_="scroll",
             tabindex="0",
             role="region",
-            aria_label=f"Coverage of {operation}, {view.folder}",
+            aria_label=label,
         ),
         tag("ul", notes, class_="reasons") if notes else None,
         tag("p", f"{len(cases) - ROWS} more cases stand on the study's page.", class_="note")

@@ -123,7 +123,11 @@ def implementations(view: View) -> Html:
 
 def grids(layer: Sequence[Sweep], kernel: Sequence[Sweep]) -> list[tuple[str, Child]]:
     """A panel a sweep: every contender by every length."""
-    return [(f"{word} · {s.title}", grid(s)) for word, found in (("Layer", layer), ("Kernel", kernel)) for s in found]
+    return [
+        (f"{word} · {s.title}", grid(s, f"Latencies of {s.operation}, {s.title}"))
+        for word, found in (("Layer", layer), ("Kernel", kernel))
+        for s in found
+    ]
 
 
 def phases(view: View) -> Html:

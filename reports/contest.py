@@ -9,7 +9,7 @@ from typing import Any
 from harness.record import Record
 from harness.units import DASH, MISSING, digits, full, interval, show, tidy, whole
 
-from . import facts, samples, study, verification
+from . import facts, profile, samples, study, verification
 from .markup import Child, Html, join, paragraphs, tag
 from .page import badges
 from .table import Cell, number, pairs, row, table
@@ -41,6 +41,7 @@ def page(view: View, case: facts.Case) -> Html:
         section("Memory", memory(view, case)),
         section("Other figures", others(view, case)),
         section("How it was timed", timing(case)),
+        section("Where the time goes", profile.section(view, case)),
         section("The GPU meanwhile", telemetry(case)),
         section("Sizes", pairs(sizes(first.shape))),
         section("Implementations", [implementation(view, record) for record in case.records]),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from harness.record import Run, read_runs, slug
 
-from . import claims, contest, environment, method, overview, roofline, study, summary
+from . import claims, contest, environment, method, overview, profile, roofline, study, summary
 from .beside import beside
 from .folder import finish, start
 from .markup import Html
@@ -128,6 +128,7 @@ def build(found: Found, out: Path, root: Path) -> list[Path]:
             if of_case(name)
         }
         written += write_cases(partial, view, cases)
+        profile.copy(view, partial)
     (partial / summary.NAME).write_text(summary.page(shown, judged), encoding="utf-8")
     finish(partial, out)
     return [out / path for path in (*written, Path(summary.NAME))]

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 FOLDERS = ("harness", "impls", "benches", "reports")
 MAY_IMPORT = {"harness": set(), "impls": {"harness"}, "benches": {"harness", "impls"}, "reports": {"harness"}}
 PUBLIC = {f"harness.{name}" for name in ("record", "metrics", "statistics", "units", "compare", "pairing", "verdict")}
-PUBLIC |= {f"harness.{name}" for name in ("deviation", "lookup", "provenance", "store", "timeline")}
+PUBLIC |= {f"harness.{name}" for name in ("deviation", "lookup", "profiling.file", "provenance", "store", "timeline")}
 
 
 def imported(path: Path) -> set[str]:

@@ -164,7 +164,7 @@ class Profiler:
     def _unlike(self, case: str, contender: str, source: dict[str, str]) -> Iterator[str]:
         record = self.record(case, contender)
         if record is not None and record.source.get("digest") != source["digest"]:
-            yield "its code has changed since the run measured it"
+            yield file.CHANGED
 
     def _answer(self, case: str, contender: str, folder: Path, stem: str) -> dict[str, Any]:
         """The worker's, which is stopped when the time is up."""

@@ -24,6 +24,7 @@ TOOLS = {
     "ncu": "hardware counters by kernel; an NVIDIA GPU with Nsight Compute",
 }
 FOLDER = "profiles"
+CHANGED = "its code has changed since the run measured it"
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,9 @@ class Profile:
     def __post_init__(self) -> None:
         if self.tool not in TOOLS:
             raise ValueError(f"{self.case} {self.contender}: unknown tool {self.tool!r}")
+        for name in ("machine", "source", "figures", "phases_ns", "tables", "files"):
+            if not isinstance(getattr(self, name), Mapping):
+                raise ValueError(f"{self.case} {self.contender}: {name} is no mapping")
 
 
 def folder_of(run: Path, case: str) -> Path:
@@ -94,10 +98,10 @@ def read(path: Path) -> Profile:
         raise ValueError(f"{path}: {error}") from error
 
 
-def read_all(run: Path) -> tuple[list[Profile], list[str]]:
-    """Every readable profile of a run's folder by case and contender, and a sentence for each that is not."""
+def read_case(run: Path, case: str) -> tuple[list[Profile], list[str]]:
+    """Every readable profile of a case in a run's folder by contender, and a sentence for each that is not."""
     profiles, problems = [], []
-    for path in sorted((run / FOLDER).glob("*/*.json")):
+    for path in sorted(folder_of(run, case).glob("*.json")):
         try:
             profiles.append(read(path))
         except (OSError, ValueError) as error:

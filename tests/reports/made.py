@@ -11,6 +11,7 @@ import numpy as np
 from harness.metrics import COMMON, Metric
 from harness.record import Figure, Header, Record, RunWriter, slug
 from harness.statistics import median_estimate, ratio_estimate
+from tests.reports import made_machine
 
 MODEL = {
     "hidden": 7168,
@@ -257,6 +258,7 @@ def gpu_run(folder: Path) -> Path:
     for length in (1024, 4096):
         write_case(writer, "attention.prefill", 1, length)
     write_case(writer, "attention.train", 1, 2048)
+    made_machine.profiles(folder, "attention.decode/v3/b16-s4096")
     return folder
 
 

@@ -10,7 +10,7 @@ import pytest
 from harness.machine import fingerprint
 from harness.metrics import COMMON
 from harness.profiling import __main__ as profiling
-from harness.profiling.file import Profile, read, read_all, write
+from harness.profiling.file import Profile, read, read_case, write
 from harness.record import Figure, Header, Record, RunWriter
 
 CASE = "toy.product/square/n64"
@@ -64,7 +64,7 @@ def test_a_trial_is_profiled_by_steps(profiled, checkout):
         code, _, err = profiled("--case", "descent.walk/slope/s40", "--tool", tool)
         assert code == 0, err
     folder = checkout.folder / "runs" / "profile"
-    profiles, problems = read_all(folder)
+    profiles, problems = read_case(folder, "descent.walk/slope/s40")
     assert len(profiles) == 3 and not problems
     assert all("one step of the trial" in profile.notes[0] for profile in profiles)
 
@@ -134,7 +134,7 @@ def test_profiles_are_kept_beside_the_run_they_explain(profiled, checkout, run):
 def test_every_case_below_a_share_of_its_floor(profiled, run):
     code, out, err = profiled("--below", "0.3", "--tool", "memory")
     assert code == 0 and out.startswith("1 cases of") and "[1/1] toy.product/square/n64" in out, err
-    assert [(p.case, p.contender, p.tool) for p in read_all(run)[0]] == [(CASE, "plain/reference", "memory")]
+    assert [(p.case, p.contender, p.tool) for p in read_case(run, CASE)[0]] == [(CASE, "plain/reference", "memory")]
     code, out, _ = profiled("--below", "0.2", "--run", "monday")
     assert code == 0 and out.startswith("0 cases")
 
@@ -151,10 +151,13 @@ def test_files_are_read_back_and_what_is_none_is_said(tmp_path):
     profile = Profile("op/a", "x/y", "torch", "now", {"label": "m"}, {"file": "f"}, figures={"wall_ns": 1.5})
     path = write(profile, tmp_path)
     assert path == tmp_path / "profiles" / "op--a" / "x--y-torch.json" and read(path) == profile
+    misshapen = path.read_text().replace('"figures": {', '"figures": 3, "dropped": {')
     for name, text in (("a", "{"), ("b", "[]"), ("c", '{"schema": 2, "type": "profile"}'), ("d", '{"schema": 1}')):
         path.with_name(f"{name}.json").write_text(text)
-    found, problems = read_all(tmp_path)
-    assert found == [profile] and len(problems) == 4 and all("json: " in problem for problem in problems)
+    path.with_name("e.json").write_text(misshapen.replace(', "dropped": {\n  "wall_ns": 1.5\n }', ""))
+    found, problems = read_case(tmp_path, "op/a")
+    assert found == [profile] and len(problems) == 5 and all("json: " in problem for problem in problems)
+    assert "figures is no mapping" in problems[-1]
     with pytest.raises(ValueError, match="unknown tool"):
         Profile("op/a", "x/y", "perf", "now", {}, {})
     with pytest.raises(ValueError):

@@ -118,6 +118,13 @@ def cpu(model: Model) -> Iterator[Workload]:
     yield sequence("train", few, 256, kernel=True)
 
 
+def _odd(*ranks: Model) -> Iterator[Workload]:
+    """Kernels on few and on unlike sequences, the most and the fewest heads."""
+    yield decode(ranks[min(1, len(ranks) - 1)], 128, 4 * K, kernel=True, ragged=True)
+    for rank, batch, length in ((ranks[0], 1, 8 * K), (ranks[-1], 1, 32 * K), (ranks[0], 8, 32 * K)):
+        yield decode(rank, batch, length, kernel=True)
+
+
 def gpu(model: Model) -> Iterator[Workload]:
     """Ranks with fewer heads in both cache formats, latency over length and batch, variations, kernels, sequences."""
     ranks = list(model.ranks())
@@ -132,10 +139,11 @@ def gpu(model: Model) -> Iterator[Workload]:
     yield decode(model, 128, 4 * K, ragged=True)
     for rank in [model, *ranks[-1:]]:
         yield decode(rank, 128, 4 * K, new_tokens=2)
+        yield decode(rank, 128, 4 * K, kernel=True, new_tokens=2)
+    for rank in [model, *ranks]:
         yield decode(rank, 128, 4 * K, kernel=True)
         yield from _fp8([rank], 128, 4 * K, kernel=True)
-    for rank in ranks[-1:]:
-        yield decode(rank, 128, 4 * K, kernel=True, new_tokens=2)
+    yield from _odd(model, *ranks)
     yield replace(decode(model, 32, 16 * K, kernel=True), compiled=COMPILED)
     for length in (K, 4 * K, 8 * K, 16 * K):
         yield replace(sequence("prefill", model, length), compiled=COMPILED if length == 4 * K else ())

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..triton_jit import processors
 from . import gluon_latent_kernels as kernels
 from .cache import FP8_LATENT, FP8_ROPE, FP8_ROW, FP8_SCALES
 from .gluon_latent_plan import Plan, merge, planned
@@ -23,13 +24,17 @@ RAISED = 64.0  # FP16 has all bits of latents of an FP8 cache from 4e-4 in size,
 
 @dataclass(frozen=True)
 class Launch:
-    """How to run one shape: query rows a program; half pages, stored pages and messages that shared memory holds; and
-    registers of a thread: at first, of the warps that sum, of those that convert, of the one that copies."""
+    """How to run one shape: query rows a program; what shared memory holds, half pages that are multiplied, pages'
+    rotated keys, half pages as an FP8 cache stores them, and messages; halves of the next page whose scores are begun
+    during a softmax; and registers of a thread, at first, of the warps that sum, that convert, and of the one that
+    copies."""
 
     rows: int
     rooms: int
     stored: int
+    halves: int
     slots: int
+    ahead: int
     registers: int
     summing: int
     converting: int
@@ -37,12 +42,12 @@ class Launch:
 
 
 LAUNCHES = {
-    (16, False): Launch(16, 5, 3, 2, 128, 128, 24, 40),
-    (32, False): Launch(32, 5, 2, 2, 128, 136, 24, 40),
-    (64, False): Launch(64, 4, 2, 1, 128, 184, 24, 32),
-    (16, True): Launch(16, 3, 2, 2, 96, 104, 96, 40),
-    (32, True): Launch(32, 3, 2, 2, 96, 120, 80, 40),
-    (64, True): Launch(64, 2, 2, 1, 96, 168, 48, 24),
+    (16, False): Launch(16, 5, 3, 0, 2, 2, 128, 128, 24, 40),
+    (32, False): Launch(32, 5, 2, 0, 2, 2, 128, 136, 24, 40),
+    (64, False): Launch(64, 4, 2, 0, 1, 2, 128, 184, 24, 32),
+    (16, True): Launch(16, 4, 2, 3, 2, 2, 96, 120, 64, 40),
+    (32, True): Launch(32, 4, 2, 2, 2, 2, 96, 120, 64, 40),
+    (64, True): Launch(64, 3, 2, 2, 1, 0, 96, 168, 48, 24),
 }
 
 
@@ -58,8 +63,7 @@ def parts_for(rows: int, launch: Launch, processors: int) -> int:
 
 def plan_for(lengths_B: Tensor, rows: int, fp8: bool) -> Plan:
     """The plan that `latent_decode` takes; it depends on lengths, not on the layer."""
-    processors = torch.cuda.get_device_properties(lengths_B.device).multi_processor_count
-    return planned(lengths_B, parts_for(rows, launch_for(rows, fp8), processors), PAGE)
+    return planned(lengths_B, parts_for(rows, launch_for(rows, fp8), processors(lengths_B.device)), PAGE)
 
 
 @dataclass(frozen=True)
@@ -100,8 +104,10 @@ def attended(q_BTHK: Tensor, pages: Tensor, table_BN: Tensor, lengths_B: Tensor,
         ROWS=launch.rows,
         FP8=fp8,
         RAISED=RAISED if fp8 else 1.0,
+        AHEAD=launch.ahead,
         ROOMS=launch.rooms,
         STORED=launch.stored,
+        HALVES=launch.halves,
         SLOTS=launch.slots,
         SUM_REGISTERS=launch.summing,
         CONVERT_REGISTERS=launch.converting,
@@ -134,7 +140,7 @@ def cache_copies(pages: Tensor) -> tuple[Any, Any, Any]:
         latents = copies(slots, PAGE, 256)
         return latents, latents, copies(slots, PAGE, FP8_ROPE)
     return (
-        copies(slots[:, :FP8_LATENT].view(torch.float8_e4m3fn), PAGE, FP8_LATENT),
+        copies(slots[:, :FP8_LATENT].view(torch.float8_e4m3fn), PAGE, 256),
         copies(slots[:, FP8_LATENT:FP8_SCALES].view(torch.float32), PAGE, 4),
         copies(slots[:, FP8_SCALES:FP8_ROW].view(torch.bfloat16), PAGE, FP8_ROPE),
     )

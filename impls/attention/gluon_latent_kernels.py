@@ -4,14 +4,13 @@ A program takes a block of query rows (new tokens x heads) and a part of all pag
 sequence (gluon_latent_plan.py); what lies between is a piece. Its warps have one task each and meet at barriers:
 
     _copy     one warp: pages into a ring of rooms, each half of the latents of 64 tokens; rotated keys in a ring of
-              their own. Of an FP8 cache, whole pages as they are stored, with their scales
+              their own. Of an FP8 cache, halves as they are stored into a third ring
     _convert  a warp group, FP8 only: latents times scales, in FP16, into the rooms
     _score    a warp group: scores, online softmax in base 2; hands on weights and the factor that sums shrink by
     _weigh    two warp groups: half of the latents each, weighted sums in registers, written where a piece ends
 
-So products of the next page's scores run beside those of this page's sums, and a page is read from shared memory twice.
-An E4M3 value is exact in FP16, one instruction makes two, and one more multiplies them; BF16 would take a way over FP32,
-three times as many. FP16 holds latents times RAISED; queries are divided by it, and sums in the end. Rotated keys stay as they are.
+So products of the next page's scores run beside this page's softmax (AHEAD) and sums, and a page is read from shared
+memory twice.
 Hopper's matrix instruction has 64 rows. TURNED, for 16 or 32 query rows: tokens or latents are there, S^T = K q^T and
 O^T = K^T P^T, and nothing is wasted. Else 64 query rows are there.
 
@@ -22,116 +21,9 @@ and O end in NM or HM where TURNED, in MN or MH else.
 from __future__ import annotations
 
 from ..gluon_jit import gl, hopper, jit, mbarrier, tma
+from .gluon_latent_pages import _convert, _copy, _piece, _room, _sequences
 
 RUNTIME = ["rows", "heads", "table_stride"]
-
-
-@jit
-def _sequences(places):
-    """The first sequence that a part has pages of, and the one after the last."""
-    at_ptr = places[0] + 2 * places[5]
-    return gl.load(at_ptr), gl.load(at_ptr + 2) + gl.where(gl.load(at_ptr + 3) > 0, 1, 0)
-
-
-@jit
-def _piece(places, sequence):
-    """Of a sequence: its length, its pages, the first page of the part and the page after its last. Registers are
-    scarce: the part's ends are read each time, at addresses that cannot be computed once (no sequence is 2^30)."""
-    at_ptr = places[0] + (2 * places[5] + (sequence >> 30))
-    length = gl.load(places[1] + sequence)
-    pages = gl.cdiv(length, 64)
-    begin = gl.where(sequence == gl.load(at_ptr), gl.load(at_ptr + 1), 0)
-    stop = gl.where(sequence == gl.load(at_ptr + 2), gl.minimum(gl.load(at_ptr + 3), pages), pages)
-    return length, pages, begin, stop
-
-
-@jit
-def _room(half, ROOMS: gl.constexpr):
-    """Where a half page goes, and its turn there. With two rooms the place never changes, which the compiler must not
-    see (no half is that far): it would keep the addresses of all products in registers."""
-    return half % ROOMS + (half >> 30), half // ROOMS & 1
-
-
-@jit
-def _copy(cache, places, ring, ROOMS: gl.constexpr, STORED: gl.constexpr, FP8: gl.constexpr):
-    """The warp that fills the rings."""
-    latents, scales, rope = cache
-    table_ptr, table_stride = places[2], places[3]
-    rooms, stored, factors, ropes, full, free, rope_full, rope_free = ring
-    first, after = _sequences(places)
-    count = 0
-    for sequence in range(first, after):
-        _length, pages, begin, stop = _piece(places, sequence)
-        row_ptr = table_ptr + sequence.to(gl.int64) * table_stride
-        following = gl.load(row_ptr + gl.minimum(begin, pages - 1))
-        for page in range(begin, stop):
-            slot = following * 64
-            following = gl.load(row_ptr + gl.minimum(page + 1, pages - 1))
-            stage, turn = count % STORED, count // STORED & 1
-            filled = rope_full.index(stage)
-            mbarrier.wait(rope_free.index(stage), turn ^ 1)
-            if FP8:
-                mbarrier.expect(filled, rope.block_type.nbytes + latents.block_type.nbytes + scales.block_type.nbytes)
-                tma.async_copy_global_to_shared(latents, [slot, 0], filled, stored.index(stage))
-                tma.async_copy_global_to_shared(scales, [slot, 0], filled, factors.index(stage))
-                tma.async_copy_global_to_shared(rope, [slot, 0], filled, ropes.index(stage))
-            else:
-                mbarrier.expect(filled, rope.block_type.nbytes)
-                tma.async_copy_global_to_shared(rope, [slot, 512], filled, ropes.index(stage))
-                for half in gl.static_range(2):
-                    room, turn = _room(2 * count + half, ROOMS)
-                    mbarrier.wait(free.index(room), turn ^ 1)
-                    mbarrier.expect(full.index(room), latents.block_type.nbytes)
-                    tma.async_copy_global_to_shared(latents, [slot, half * 256], full.index(room), rooms.index(room))
-            count += 1
-
-
-@jit
-def _scaled(values, factor):
-    """FP16 of E4M3 values times `factor` in FP16, four neighbours at a time."""
-    return gl.inline_asm_elementwise(
-        """{
-        .reg .b16 low, high;
-        .reg .b32 first, second;
-        mov.b32 {low, high}, $2;
-        cvt.rn.f16x2.e4m3x2 first, low;
-        cvt.rn.f16x2.e4m3x2 second, high;
-        mul.rn.f16x2 $0, first, $3;
-        mul.rn.f16x2 $1, second, $4;
-        }""",
-        "=r,=r,r,r,r",
-        [values, factor],
-        dtype=gl.float16,
-        is_pure=True,
-        pack=4,
-    )
-
-
-@jit
-def _convert(places, ring, ROOMS: gl.constexpr, STORED: gl.constexpr, RAISED: gl.constexpr):
-    """The warps that write E4M3 latents times their scales and RAISED to the rooms."""
-    spread: gl.constexpr = gl.BlockedLayout([1, 8], [2, 16], [4, 1], [1, 0])
-    rooms, stored, factors, _ropes, full, free, rope_full, rope_free = ring
-    first, after = _sequences(places)
-    count = 0
-    for sequence in range(first, after):
-        _length, _pages, begin, stop = _piece(places, sequence)
-        for _page in range(begin, stop):
-            stage = count % STORED
-            mbarrier.wait(rope_full.index(stage), count // STORED & 1)
-            for half in gl.static_range(2):
-                room, turn = _room(2 * count + half, ROOMS)
-                mbarrier.wait(free.index(room), turn ^ 1)
-                for group in gl.static_range(2):
-                    values = stored.index(stage).slice((2 * half + group) * 128, 128, dim=1).load(spread)
-                    factor = factors.index(stage).slice(2 * half + group, 1, dim=1).load(spread)
-                    factor = gl.minimum(factor * RAISED, 65504.0 / 448).to(gl.float16)
-                    rooms.index(room).slice(group * 128, 128, dim=1).store(_scaled(values, factor))
-                hopper.fence_async_shared()
-                gl.thread_barrier()
-                mbarrier.arrive(full.index(room), count=1)
-            mbarrier.arrive(rope_free.index(stage), count=1)
-            count += 1
 
 
 @jit
@@ -182,22 +74,39 @@ def _fetch(queries, row, turn, FP8: gl.constexpr, RAISED: gl.constexpr):
 
 
 @jit
-def _products(
-    queries, ring, s, count, TURNED: gl.constexpr, ROOMS: gl.constexpr, STORED: gl.constexpr, FP8: gl.constexpr
-):
-    """Scores of the page that is next, unscaled, in the registers of `s`; each part as soon as it is here."""
-    q_turned, rooms, ropes, full = queries[3], ring[0], ring[3], ring[4]
-    stage = count % STORED
-    low, low_turn = _room(2 * count, ROOMS)
-    high, high_turn = _room(2 * count + 1, ROOMS)
-    mbarrier.wait(ring[6].index(stage), count // STORED & 1)
-    s = _product(ropes.index(stage), q_turned.index(0), s, TURNED, False)
-    mbarrier.wait(full.index(low), low_turn)
-    s = _product(rooms.index(low), _half(queries[2], 0, FP8), s, TURNED, True)
-    mbarrier.wait(full.index(high), high_turn)
-    s = _product(rooms.index(high), _half(queries[2], 1, FP8), s, TURNED, True)
+def _begin(
+    queries, ring, s, count,
+    TURNED: gl.constexpr, ROOMS: gl.constexpr, STORED: gl.constexpr, FP8: gl.constexpr, HALVES: gl.constexpr,
+):  # fmt: skip
+    """Begin the unscaled scores of a page in the registers of `s`: rotated keys, and HALVES of the latents, each as
+    soon as it is here. Without HALVES nothing is begun."""
+    if HALVES:
+        rooms, ropes, gates = ring[0]
+        stage = count % STORED
+        mbarrier.wait(gates.index(2 * ROOMS + stage), count // STORED & 1)
+        s = _product(ropes.index(stage), queries[3].index(0), s, TURNED, False)
+        for half in gl.static_range(HALVES):
+            room, turn = _room(2 * count + half, ROOMS)
+            mbarrier.wait(gates.index(room), turn)
+            s = _product(rooms.index(room), _half(queries[2], half, FP8), s, TURNED, True)
+    return s
+
+
+@jit
+def _finish(
+    queries, ring, s, count,
+    TURNED: gl.constexpr, ROOMS: gl.constexpr, STORED: gl.constexpr, FP8: gl.constexpr, HALVES: gl.constexpr,
+):  # fmt: skip
+    """The scores of a page of which HALVES have begun."""
+    rooms, _ropes, gates = ring[0]
+    if HALVES == 0:
+        s = _begin(queries, ring, s, count, TURNED, ROOMS, STORED, FP8, 2)
+    elif HALVES == 1:
+        room, turn = _room(2 * count + 1, ROOMS)
+        mbarrier.wait(gates.index(room), turn)
+        s = _product(rooms.index(room), _half(queries[2], 1, FP8), s, TURNED, True)
     s = hopper.warpgroup_mma_wait(0, deps=(s,))
-    mbarrier.arrive(ring[7].index(stage), count=1)
+    mbarrier.arrive(gates.index(2 * ROOMS + STORED + count % STORED), count=1)
     return s
 
 
@@ -238,13 +147,28 @@ def _send(post, number, p, WEIGHTS: gl.constexpr, TURNED: gl.constexpr, SLOTS: g
 
 
 @jit
+def _soften(s, softmax, post, number, scale, TOKENS: gl.constexpr, TURNED: gl.constexpr, SLOTS: gl.constexpr):
+    """One page's step of the online softmax over scores: sends weights, and what to shrink the sums by. `softmax`: the
+    largest score so far and the sum of weights, by query row (TURNED: by place in `s`)."""
+    top_M, total = softmax
+    new_M = gl.maximum(gl.maximum(top_M, gl.max(s, TOKENS) * scale), -1e30)
+    shrink_M = gl.exp2(top_M - new_M)
+    _announce(post, number, shrink_M, SLOTS)
+    p = gl.exp2(s * scale - gl.expand_dims(new_M, TOKENS))
+    total = total * gl.expand_dims(shrink_M, TOKENS) + p if TURNED else total * shrink_M + gl.sum(p, TOKENS)
+    _send(post, number, p, True, TURNED, SLOTS)
+    return new_M, total
+
+
+@jit
 def _score(
     queries, lse_ptr, places, ring, post, scale,
-    ROWS: gl.constexpr, TURNED: gl.constexpr, ROOMS: gl.constexpr, STORED: gl.constexpr, SLOTS: gl.constexpr,
-    FP8: gl.constexpr, RAISED: gl.constexpr,
+    ROWS: gl.constexpr, ROOMS: gl.constexpr, STORED: gl.constexpr, SLOTS: gl.constexpr,
+    FP8: gl.constexpr, RAISED: gl.constexpr, AHEAD: gl.constexpr,
 ):  # fmt: skip
-    """The warps that make weights of scores. For each page they send weights and what to shrink the sums by, and at a
-    piece's end the factor that the sums must have. `scale` includes log2(e)."""
+    """The warps that make weights of scores; AHEAD halves of the next page's are under way meanwhile. At a piece's end
+    they send the factor that the sums must have. `scale` includes log2(e)."""
+    TURNED: gl.constexpr = ROWS < 64
     TOKENS: gl.constexpr = 0 if TURNED else 1
     shape: gl.constexpr = [64, ROWS] if TURNED else [ROWS, 64]
     mma: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, shape[1], 16])
@@ -260,26 +184,22 @@ def _score(
             _fetch(queries, sequence * rows + block * ROWS, pieces & 1, FP8, RAISED)
             limit_M = length + gl.minimum(row_M // heads + 1, rows // heads) - rows // heads
             top_M = gl.full([ROWS], float("-inf"), gl.float32, of_rows)
-            total_M = gl.zeros([ROWS], gl.float32, of_rows)
-            sums = gl.zeros(shape, gl.float32, mma)
+            total = gl.zeros(shape, gl.float32, mma) if TURNED else gl.zeros([ROWS], gl.float32, of_rows)
             s = gl.zeros(shape, gl.float32, mma)
-            for page in range(begin, stop):
-                s = _products(queries, ring, s, count, TURNED, ROOMS, STORED, FP8)
+            s = _begin(queries, ring, s, count, TURNED, ROOMS, STORED, FP8, AHEAD)
+            for page in range(begin, stop - 1):
+                s = _finish(queries, ring, s, count, TURNED, ROOMS, STORED, FP8, AHEAD)
                 seen = gl.expand_dims(page * 64 + token_N, 1 - TOKENS) < gl.expand_dims(limit_M, TOKENS)
-                s = gl.where(seen, s, float("-inf"))
-                new_M = gl.maximum(gl.maximum(top_M, gl.max(s, TOKENS) * scale), -1e30)
-                shrink_M = gl.exp2(top_M - new_M)
-                _announce(post, count + pieces, shrink_M, SLOTS)
-                p = gl.exp2(s * scale - gl.expand_dims(new_M, TOKENS))
-                top_M = new_M
-                if TURNED:
-                    sums = sums * gl.expand_dims(shrink_M, TOKENS) + p
-                else:
-                    total_M = total_M * shrink_M + gl.sum(p, TOKENS)
-                _send(post, count + pieces, p, True, TURNED, SLOTS)
+                made = gl.where(seen, s, float("-inf"))
+                s = _begin(queries, ring, s, count + 1, TURNED, ROOMS, STORED, FP8, AHEAD)
+                top_M, total = _soften(made, (top_M, total), post, count + pieces, scale, TOKENS, TURNED, SLOTS)
                 count += 1
-            if TURNED:
-                total_M = gl.sum(sums, TOKENS)
+            s = _finish(queries, ring, s, count, TURNED, ROOMS, STORED, FP8, AHEAD)
+            seen = gl.expand_dims(stop * 64 - 64 + token_N, 1 - TOKENS) < gl.expand_dims(limit_M, TOKENS)
+            made = gl.where(seen, s, float("-inf"))
+            top_M, total = _soften(made, (top_M, total), post, count + pieces, scale, TOKENS, TURNED, SLOTS)
+            count += 1
+            total_M = gl.sum(total, TOKENS) if TURNED else total
             factor_M = (1.0 / RAISED) / gl.maximum(total_M, 1e-30)
             _announce(post, count + pieces, factor_M, SLOTS)
             _send(post, count + pieces, s, False, TURNED, SLOTS)
@@ -325,16 +245,17 @@ def _leave(room, o, whole_ptr, piece_ptr, cut, rows, ROWS: gl.constexpr, TURNED:
 @jit
 def _weigh(
     o_ptr, parts_ptr, places, ring, post, HALF: gl.constexpr,
-    ROWS: gl.constexpr, TURNED: gl.constexpr, ROOMS: gl.constexpr, SLOTS: gl.constexpr,
+    ROWS: gl.constexpr, ROOMS: gl.constexpr, SLOTS: gl.constexpr,
 ):  # fmt: skip
     """The warps that sum half of the latents by their weights, and write the sums of each piece: to `o` where it is a
     whole sequence, else to the part's first place, or to its second when the sequence begins in this part."""
+    TURNED: gl.constexpr = ROWS < 64
     LATENTS: gl.constexpr = 0 if TURNED else 1
     shape: gl.constexpr = [128, ROWS] if TURNED else [ROWS, 128]
     mma: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, shape[1], 16])
     of_rows: gl.constexpr = gl.SliceLayout(LATENTS, mma)
     rows, part, block = places[4][0], places[5], places[6]
-    rooms, free = ring[0], ring[5]
+    rooms, _ropes, gates = ring[0]
     weights, sent_full, sent_free = post[0], post[2], post[3]
     first, after = _sequences(places)
     count, got = 0, 0
@@ -352,7 +273,7 @@ def _weigh(
                 low = _sum(weights.index(slot), rooms.index(room).slice(0, 128, dim=1), low, TURNED)
                 high = _sum(weights.index(slot), rooms.index(room).slice(128, 128, dim=1), high, TURNED)
                 low, high = hopper.warpgroup_mma_wait(0, deps=(low, high))
-                mbarrier.arrive(free.index(room), count=1, pred=page + 1 < stop)
+                mbarrier.arrive(gates.index(ROOMS + room), count=1, pred=page + 1 < stop)
                 mbarrier.arrive(sent_free.index(slot), count=1)
                 count += 1
                 got += 1
@@ -373,66 +294,77 @@ def _weigh(
             _leave(room, high, whole_ptr + 128, piece_ptr + 128, cut, rows - row, ROWS, TURNED)
             hopper.fence_async_shared()
             gl.thread_barrier()
-            mbarrier.arrive(free.index(last), count=1)
+            mbarrier.arrive(gates.index(ROOMS + last), count=1)
 
 
 @jit
-def _barriers(number: gl.constexpr, count: gl.constexpr):
-    """So many barriers that each wait for `count` arrivals."""
-    made = gl.allocate_shared_memory(gl.int64, [number, 1], mbarrier.MBarrierLayout())
-    for index in gl.static_range(number):
-        mbarrier.init(made.index(index), count=count)
+def _barriers(number: gl.constexpr, count: gl.constexpr, others: gl.constexpr = 0, of_others: gl.constexpr = 1):
+    """So many barriers that each wait for `count` arrivals, and then others."""
+    made = gl.allocate_shared_memory(gl.int64, [number + others, 1], mbarrier.MBarrierLayout())
+    for index in gl.static_range(number + others):
+        mbarrier.init(made.index(index), count=count if index < number else of_others)
     return made
+
+
+@jit
+def _rings(
+    dtype: gl.constexpr, summed: gl.constexpr, latents, scales,
+    ROOMS: gl.constexpr, STORED: gl.constexpr, HALVES: gl.constexpr, FP8: gl.constexpr,
+):  # fmt: skip
+    """Rooms, rotated keys and their gates; and of an FP8 cache what is stored, its scales and gates."""
+    wide: gl.constexpr = gl.NVMMASharedLayout.get_default_for([64, 256], summed)
+    narrow: gl.constexpr = gl.NVMMASharedLayout.get_default_for([64, 64], dtype)
+    rooms = gl.allocate_shared_memory(summed, [ROOMS, 64, 256], wide)
+    ropes = gl.allocate_shared_memory(dtype, [STORED, 64, 64], narrow)
+    gates = _barriers(2 * ROOMS + STORED, 1, STORED, 2 if FP8 else 1)
+    if FP8:
+        stored = gl.allocate_shared_memory(latents.dtype, [HALVES, 64, 256], latents.layout)
+        scaling = gl.allocate_shared_memory(gl.float32, [STORED, 64, 4], scales.layout)
+        stored_gates = _barriers(2 * HALVES, 1)
+    else:
+        stored, scaling, stored_gates = rooms, ropes, gates
+    return (rooms, ropes, gates), (stored, scaling, stored_gates)
+
+
+@jit
+def _post(summed: gl.constexpr, q_rope, ROWS: gl.constexpr, SLOTS: gl.constexpr):
+    """Weights and factors under way, and their barriers."""
+    plain: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [0])
+    weights = gl.allocate_shared_memory(summed, [SLOTS, ROWS, 64], q_rope.layout)
+    factors = gl.allocate_shared_memory(gl.float32, [SLOTS + 1, ROWS], plain)
+    return weights, factors, _barriers(SLOTS, 1), _barriers(SLOTS, 2), _barriers(SLOTS + 1, 1)
 
 
 @jit(do_not_specialize=RUNTIME)
 def attend(
     q_latent, q_rope, latents, scales, rope, table_ptr, lengths_ptr, starts_ptr, o_ptr, parts_ptr, lse_ptr,
     scale, rows, heads, table_stride, blocks,
-    ROWS: gl.constexpr, FP8: gl.constexpr, RAISED: gl.constexpr,
-    ROOMS: gl.constexpr, STORED: gl.constexpr, SLOTS: gl.constexpr,
+    ROWS: gl.constexpr, FP8: gl.constexpr, RAISED: gl.constexpr, AHEAD: gl.constexpr,
+    ROOMS: gl.constexpr, STORED: gl.constexpr, HALVES: gl.constexpr, SLOTS: gl.constexpr,
     SUM_REGISTERS: gl.constexpr, CONVERT_REGISTERS: gl.constexpr, COPY_REGISTERS: gl.constexpr,
 ):  # fmt: skip
-    """Programs (part x block of rows). `q` [B x M, 576] and the pages' slots as asynchronous copies of [ROWS or 64, 256
-    (512 of E4M3)] and of [.., 64], scales [slots, 4] of [64, 4]; `o` [B, M, 512], `parts` [parts, 2, M, 512] and `lse`
-    [parts, 2, M] in FP32. ROOMS hold half a page's latents each, STORED pages' rotated keys are kept, and in FP8 what
-    is stored of them; SLOTS messages may be under way."""
-    TURNED: gl.constexpr = ROWS < 64
+    """Programs (part x block of rows). `q` [B x M, 576] and the pages' slots as asynchronous copies of [ROWS or 64,
+    256] and of [.., 64], scales [slots, 4] of [64, 4]; `o` [B, M, 512], `parts` [parts, 2, M, 512] and `lse` [parts, 2,
+    M] in FP32. ROOMS hold half a page's latents each, STORED pages' rotated keys (FP8: and scales) are kept, and HALVES
+    of the FP8 latents that are RAISED; SLOTS messages may be under way."""
     part, block = gl.program_id(0) // blocks, gl.program_id(0) % blocks
-    dtype: gl.constexpr = q_latent.dtype
-    summed: gl.constexpr = gl.float16 if FP8 else dtype
-    wide: gl.constexpr = gl.NVMMASharedLayout.get_default_for([64, 256], summed)
-    narrow: gl.constexpr = gl.NVMMASharedLayout.get_default_for([64, 64], dtype)
-    plain: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [0])
-    q_rooms = gl.allocate_shared_memory(dtype, [2, ROWS, 256], q_latent.layout)
-    q_turned = gl.allocate_shared_memory(dtype, [1, ROWS, 64], q_rope.layout)
-    rooms = gl.allocate_shared_memory(summed, [ROOMS, 64, 256], wide)
-    ropes = gl.allocate_shared_memory(dtype, [STORED, 64, 64], narrow)
-    weights = gl.allocate_shared_memory(summed, [SLOTS, ROWS, 64], q_rope.layout)
-    factors = gl.allocate_shared_memory(gl.float32, [SLOTS + 1, ROWS], plain)
-    full, free = _barriers(ROOMS, 1), _barriers(ROOMS, 1)
-    rope_full, rope_free = _barriers(STORED, 1), _barriers(STORED, 2 if FP8 else 1)
-    sent_full, sent_free = _barriers(SLOTS, 1), _barriers(SLOTS, 2)
-    told, q_full = _barriers(SLOTS + 1, 1), _barriers(1, 1)
-    if FP8:
-        stored = gl.allocate_shared_memory(latents.dtype, [STORED, 64, 512], latents.layout)
-        scaling = gl.allocate_shared_memory(gl.float32, [STORED, 64, 4], scales.layout)
-    else:
-        stored, scaling = rooms, factors
+    summed: gl.constexpr = gl.float16 if FP8 else q_latent.dtype
+    q_rooms = gl.allocate_shared_memory(q_latent.dtype, [2, ROWS, 256], q_latent.layout)
+    q_turned = gl.allocate_shared_memory(q_latent.dtype, [1, ROWS, 64], q_rope.layout)
+    ring = _rings(q_latent.dtype, summed, latents, scales, ROOMS, STORED, HALVES, FP8)
+    post = _post(summed, q_rope, ROWS, SLOTS)
+    queries = (q_latent, q_rope, q_rooms, q_turned, _barriers(1, 1))
     hopper.fence_async_shared()
-    queries = (q_latent, q_rope, q_rooms, q_turned, q_full)
     places = (starts_ptr, lengths_ptr, table_ptr, table_stride, (rows, heads), part, block)
-    ring = (rooms, stored, scaling, ropes, full, free, rope_full, rope_free)
-    post = (weights, factors, sent_full, sent_free, told)
     cache = (latents, scales, rope)
     if FP8:
         gl.warp_specialize(
             [
-                (_score, (queries, lse_ptr, places, ring, post, scale, ROWS, TURNED, ROOMS, STORED, SLOTS, FP8, RAISED)),
-                (_weigh, (o_ptr, parts_ptr, places, ring, post, 0, ROWS, TURNED, ROOMS, SLOTS)),
-                (_weigh, (o_ptr, parts_ptr, places, ring, post, 1, ROWS, TURNED, ROOMS, SLOTS)),
-                (_convert, (places, ring, ROOMS, STORED, RAISED)),
-                (_copy, (cache, places, ring, ROOMS, STORED, FP8)),
+                (_score, (queries, lse_ptr, places, ring, post, scale, ROWS, ROOMS, STORED, SLOTS, FP8, RAISED, AHEAD)),
+                (_weigh, (o_ptr, parts_ptr, places, ring, post, 0, ROWS, ROOMS, SLOTS)),
+                (_weigh, (o_ptr, parts_ptr, places, ring, post, 1, ROWS, ROOMS, SLOTS)),
+                (_convert, (places, ring, ROOMS, STORED, HALVES, RAISED)),
+                (_copy, (cache, places, ring, ROOMS, STORED, HALVES, FP8)),
             ],
             [4, 4, 4, 1],
             [SUM_REGISTERS, SUM_REGISTERS, CONVERT_REGISTERS, COPY_REGISTERS],
@@ -440,10 +372,10 @@ def attend(
     else:
         gl.warp_specialize(
             [
-                (_score, (queries, lse_ptr, places, ring, post, scale, ROWS, TURNED, ROOMS, STORED, SLOTS, FP8, RAISED)),
-                (_weigh, (o_ptr, parts_ptr, places, ring, post, 0, ROWS, TURNED, ROOMS, SLOTS)),
-                (_weigh, (o_ptr, parts_ptr, places, ring, post, 1, ROWS, TURNED, ROOMS, SLOTS)),
-                (_copy, (cache, places, ring, ROOMS, STORED, FP8)),
+                (_score, (queries, lse_ptr, places, ring, post, scale, ROWS, ROOMS, STORED, SLOTS, FP8, RAISED, AHEAD)),
+                (_weigh, (o_ptr, parts_ptr, places, ring, post, 0, ROWS, ROOMS, SLOTS)),
+                (_weigh, (o_ptr, parts_ptr, places, ring, post, 1, ROWS, ROOMS, SLOTS)),
+                (_copy, (cache, places, ring, ROOMS, STORED, HALVES, FP8)),
             ],
             [4, 4, 1],
             [SUM_REGISTERS, SUM_REGISTERS, COPY_REGISTERS],

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from harness import Prepared, implementation
 
+from ..triton_jit import processors
 from .cache import FP8_LATENT, FP8_ROPE, Fp8LatentCache, LatentCache, no_fp8_row
 from .inputs import DecodeKernelInputs
 from .reference_mla import mla_scale
@@ -47,8 +48,8 @@ class PagedCache:
     def attend(self, q_BTHK: Tensor, lengths_B: Tensor, shape: DecodeShape, scale: float) -> Tensor:
         """Latent outputs [B, T, H, C]; `lengths` (int32) include the new tokens."""
         batch, tokens, heads, _ = q_BTHK.shape
-        processors = torch.cuda.get_device_properties(q_BTHK.device).multi_processor_count
-        launch = launch_for(batch, tokens * heads, shape.slots, self.pages.dtype == torch.uint8, processors)
+        fp8 = self.pages.dtype == torch.uint8
+        launch = launch_for(batch, tokens * heads, shape.slots, fp8, processors(q_BTHK.device))
         return latent_decode(q_BTHK.contiguous(), self.pages, self.table_BN, lengths_B, scale, launch)
 
 

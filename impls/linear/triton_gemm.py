@@ -20,7 +20,7 @@ from torch import Tensor
 
 from harness import implementation
 
-from ..triton_jit import TensorDescriptor
+from ..triton_jit import TensorDescriptor, processors
 from . import triton_gemm_kernels as kernels
 from . import triton_split
 from .inputs import DgradInputs, FpropInputs, GroupedInputs, GroupedWgradInputs, WgradInputs
@@ -30,7 +30,6 @@ from .triton_quantize import ALIGNED, NEEDS, aligned_empty
 
 GROUP = 8
 FILLED = 0.75  # of the processors must get a block before blocks are made wider
-WITHOUT_GPU = 4
 
 
 @dataclass(frozen=True)
@@ -71,11 +70,6 @@ def block_for(rows: int, columns: int, processors: int, tiles: bool = False) -> 
 def number(rows: int, columns: int, block: Block) -> int:
     """Blocks of a result."""
     return math.ceil(rows / block.rows) * math.ceil(columns / block.columns)
-
-
-def processors(device: torch.device) -> int:
-    """Of a GPU; a handful elsewhere, so that programs take several blocks each there too."""
-    return WITHOUT_GPU if device.type == "cpu" else torch.cuda.get_device_properties(device).multi_processor_count
 
 
 def aligned(matrix: Tensor) -> bool:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from harness import implementation
 
+from ..triton_jit import processors
 from . import triton_quantize_kernels as kernels
 from .before import EPS
 from .inputs import QuantizeInputs
@@ -29,6 +30,7 @@ from .shape import TILE, QuantizeShape
 NEEDS = ("cuda", "sm_90", "triton")
 ALIGNED = 16  # bytes
 MOST_WARPS = 16
+PROGRAMS = 3  # of an RMSNorm of long rows, a processor
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,10 @@ def normed(x_MC: Tensor, weight_C: Tensor, power_of_two: bool, program: Program 
     room = 1 << max(count(columns) - 1, 0).bit_length()
     held = program.rows * program.tiles
     some, warps = max(1, held // room), min(MOST_WARPS, program.warps * max(1, room // held))
-    kernels.normed[(math.ceil(rows / some),)](
+    programs = math.ceil(rows / some)
+    if some == 1:
+        programs = min(programs, PROGRAMS * processors(x_MC.device))
+    kernels.normed[(programs,)](
         x_MC,
         weight_C,
         made.payload,
@@ -124,6 +129,7 @@ def normed(x_MC: Tensor, weight_C: Tensor, power_of_two: bool, program: Program 
         M=some,
         T=room,
         WIDTH=0 if columns % TILE else columns,
+        MORE=some == 1,
         num_warps=warps,
     )
     return made

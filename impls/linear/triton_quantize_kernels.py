@@ -98,26 +98,37 @@ def tiles(
 @jit
 def normed(
     x_ptr, weight_ptr, payload_ptr, scale_ptr, rows, columns, eps,
-    POWER_OF_TWO: tl.constexpr, M: tl.constexpr, T: tl.constexpr, WIDTH: tl.constexpr,
+    POWER_OF_TWO: tl.constexpr, M: tl.constexpr, T: tl.constexpr, WIDTH: tl.constexpr, MORE: tl.constexpr,
 ):  # fmt: skip
     """Payload [rows, columns] and scales [columns / 128, rows] of x / rms(x) * weight. T tiles hold a row. WIDTH: the
-    columns, if they are whole tiles, or 0."""
+    columns, if they are whole tiles, or 0. MORE: a program has M rows several times, the next on their way while these
+    are quantized."""
     if WIDTH:
         columns = WIDTH
-    row, tile = tl.program_id(0) * M + tl.arange(0, M), tl.arange(0, T)
+    tile = tl.arange(0, T)
     column = tile[:, None] * 128 + tl.arange(0, 128)[None, :]
-    inside = (row < rows)[:, None, None] & (column < columns)[None, :, :]
+    known_TK = column < columns
+    weight_TK = tl.load(weight_ptr + column, mask=known_TK, other=0.0)
+    begun, step = tl.program_id(0) * M, tl.num_programs(0) * M
+    row = begun + tl.arange(0, M)
     place = row.to(tl.int64)[:, None, None] * columns + column[None, :, :]
-    x_MTK = tl.load(x_ptr + place, mask=inside, other=0.0).to(tl.float32)
-    weight_TK = tl.load(weight_ptr + column, mask=column < columns, other=0.0).to(tl.float32)
-    factor_M = 1 / tl.sqrt_rn(tl.sum(tl.sum(x_MTK * x_MTK, 2), 1) / columns + eps)
-    x_MTK = (x_MTK * factor_M[:, None, None]).to(x_ptr.dtype.element_ty).to(tl.float32)
-    x_MTK = (x_MTK * weight_TK[None, :, :]).to(x_ptr.dtype.element_ty).to(tl.float32)
-    scale_MT = _scale(_largest(x_MTK), POWER_OF_TWO)
-    q_MTK = _quotient(x_MTK, scale_MT[:, :, None])
-    tl.store(payload_ptr + place, q_MTK.to(payload_ptr.dtype.element_ty), mask=inside)
-    there = (row < rows)[:, None] & (tile * 128 < columns)[None, :]
-    tl.store(scale_ptr + tile[None, :] * rows + row[:, None], scale_MT, mask=there)
+    read_MTK = tl.load(x_ptr + place, mask=(row < rows)[:, None, None] & known_TK[None, :, :], other=0.0)
+    for begin in range(begun, rows, step):
+        row = begin + tl.arange(0, M)
+        inside = (row < rows)[:, None, None] & known_TK[None, :, :]
+        place = row.to(tl.int64)[:, None, None] * columns + column[None, :, :]
+        x_MTK = read_MTK.to(tl.float32)
+        if MORE:
+            after = (row + step < rows)[:, None, None] & known_TK[None, :, :]
+            read_MTK = tl.load(x_ptr + place + step.to(tl.int64) * columns, mask=after, other=0.0)
+        factor_M = 1 / tl.sqrt_rn(tl.sum(tl.sum(x_MTK * x_MTK, 2), 1) / columns + eps)
+        x_MTK = (x_MTK * factor_M[:, None, None]).to(x_ptr.dtype.element_ty).to(tl.float32)
+        x_MTK = (x_MTK * weight_TK.to(tl.float32)[None, :, :]).to(x_ptr.dtype.element_ty).to(tl.float32)
+        scale_MT = _scale(_largest(x_MTK), POWER_OF_TWO)
+        q_MTK = _quotient(x_MTK, scale_MT[:, :, None])
+        tl.store(payload_ptr + place, q_MTK.to(payload_ptr.dtype.element_ty), mask=inside)
+        there = (row < rows)[:, None] & (tile * 128 < columns)[None, :]
+        tl.store(scale_ptr + tile[None, :] * rows + row[:, None], scale_MT, mask=there)
 
 
 @jit

@@ -16,30 +16,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from impls.attention import gluon_latent_decode, gluon_latent_kernels, gluon_latent_plan
+from impls.attention import gluon_latent_decode, gluon_latent_kernels, gluon_latent_pages, gluon_latent_plan
 from impls.attention.gluon_latent_plan import Plan
 from tests.impls.linear.gluon_emulated import Barrier, Launch
 
+PAGES = ("sequences", "piece", "room", "copy", "scaled", "convert")
 PLAIN = (
-    "barriers",
-    "copy",
-    "convert",
-    "scaled",
-    "lowered",
-    "half",
-    "score",
-    "weigh",
-    "sequences",
-    "piece",
-    "room",
-    "fetch",
-    "product",
-    "products",
-    "announce",
-    "told",
-    "send",
-    "sum",
-    "leave",
+    *("barriers", "rings", "post", "score", "weigh", "lowered", "half", "fetch", "product", "begin", "finish"),
+    *("soften", "announce", "told", "send", "sum", "leave"),
 )
 
 
@@ -255,11 +239,16 @@ def emulate(patch: pytest.MonkeyPatch, given: Launch) -> None:
     copies = SimpleNamespace(
         async_copy_global_to_shared=lambda matrix, place, full, room: matrix.read(place, full, room)
     )
-    for name, fake in (("gl", language), ("hopper", products), ("mbarrier", barriers), ("tma", copies)):
-        patch.setattr(gluon_latent_kernels, name, fake)
+    for module in (gluon_latent_pages, gluon_latent_kernels):
+        for name, fake in (("gl", language), ("hopper", products), ("mbarrier", barriers), ("tma", copies)):
+            patch.setattr(module, name, fake)
     patch.setattr(gluon_latent_plan, "tl", words(given))
-    for module in (gluon_latent_kernels, gluon_latent_plan):
+    for module in (gluon_latent_pages, gluon_latent_kernels, gluon_latent_plan):
         patch.setattr(module, "range", lambda *ends: (Number(n) for n in range(*ends)), raising=False)
+    for name in PAGES:
+        plain = getattr(gluon_latent_pages, f"_{name}").fn
+        for module in (gluon_latent_pages, gluon_latent_kernels):
+            patch.setattr(module, f"_{name}", plain, raising=False)
     for name in PLAIN:
         patch.setattr(gluon_latent_kernels, f"_{name}", getattr(gluon_latent_kernels, f"_{name}").fn)
 

@@ -12,7 +12,6 @@ import re
 import subprocess
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -35,7 +34,7 @@ pytest.importorskip("triton.experimental.gluon")
 nvidia = pytest.importorskip("triton.knobs").nvidia
 
 SHARED_MEMORY = 232_448
-SPILLED = {(64, False): 20, (128, False): 24, (32, True): 4, (64, True): 116, (128, True): 152}  # bytes, between pages
+SPILLED = {(64, False): 28, (128, False): 40, (32, True): 12, (64, True): 152, (128, True): 184}  # bytes, between pages
 MODEL = AttentionShape(7168, 16, 16, 61, query_latent=1536)
 
 
@@ -96,7 +95,6 @@ def test_what_lies_past_the_length_does_not_matter(fp8):
 
 @pytest.mark.parametrize("cache", ["native", "fp8"])
 def test_contender_is_judged_correct(cache, judge, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(multi_processor_count=4))
     emulating(monkeypatch)
     model = replace(MODEL, hidden=40, heads=9, kv_heads=9, query_latent=24)
     judge("attention.decode_kernel", "mla/gluon", DecodeShape(model, 3, 300, 2, ragged=True, cache=cache))
@@ -177,7 +175,9 @@ def test_compiles_for_hopper(rehearsed, heads, cache, tmp_path):
     sums = 16 if rows < 64 else 8
     assert sorted(sum("HGMMA" in line for line in loop) for loop in loops) == [sums, sums, 36]
     assert not any(re.search("LDL|STL", line) for loop in loops for line in loop)
-    made = {kind: text.count(f"wgmma.mma_async.sync.aligned.m64n{rows}k16.f32.{kind}.{kind}") for kind in ("bf16", "f16")}
+    made = {
+        kind: text.count(f"wgmma.mma_async.sync.aligned.m64n{rows}k16.f32.{kind}.{kind}") for kind in ("bf16", "f16")
+    }
     every = 36 + (32 if rows < 64 else 0)
     assert made == ({"bf16": 4, "f16": every - 4} if fp8 else {"bf16": every, "f16": 0})
     asked = {int(number) for number in re.findall(r"setmaxnreg\.(?:inc|dec)\.sync\.aligned\.u32\s+(\d+)", text)}

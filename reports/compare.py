@@ -152,7 +152,7 @@ def forest(found: Pairing) -> Html | None:
         if mine:
             traces.append(_trace(kind, mine))
     values = [v for pair in shown if (r := pair.verdict.ratio) for v in (r.low, r.high)]
-    axis = log_axis("B over A: above 1 is slower", [*values, 1.0], "ratio")
+    axis = log_axis("B over A", [*values, 1.0], "ratio")
     rest = sum(count for kind, count in found.counts.items() if kind != "incomparable") - len(shown)
     most = max(shown, key=lambda pair: abs(math.log(_ratio(pair))))
     takeaway = f"The greatest difference drawn is {name(most)} at {show(_ratio(most), 'ratio')}, {most.verdict.kind}."
@@ -169,7 +169,7 @@ def forest(found: Pairing) -> Html | None:
             **reference_line(1.0, upright=True),
         },
         table(["Contender and case", ">B / A", ">Interval", "Verdict"], rows),
-        note=f"{rest} more are in the tables below." if rest > 0 else None,
+        note="Right of the line B is slower." + (f" {rest} more are in the tables below." if rest > 0 else ""),
         height=130 + 22 * len(shown),
     ).html()
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from harness.record import Record
-from harness.units import DASH, MISSING, digits, full, interval, show, tidy, whole
+from harness.units import DASH, MISSING, digits, full, interval, show, some, tidy, whole
 
 from . import facts, profile, samples, study, verification
 from .markup import Child, Html, join, paragraphs, tag
@@ -56,6 +56,8 @@ def section(title: str, *content: Child) -> Html | None:
 
 def answer(view: View, case: facts.Case) -> str:
     """Who is fastest, by how much, and how far from the floor."""
+    if any(record.figures for record in case.untimed) and not case.passed:
+        return untimed_answer(view, case)
     if not case.passed:
         found = ", ".join(f"{n} {facts.status_words(s)}" for s, n in facts.counts(case.records))
         return f"No contender has a latency here: {found}."
@@ -72,6 +74,21 @@ def answer(view: View, case: facts.Case) -> str:
     if any(word == "suspect" for word, _ in facts.cautions(best)):
         text += " That is more than the measured ceilings allow, so it is suspect."
     return text
+
+
+def untimed_answer(view: View, case: facts.Case) -> str:
+    """Of contenders that are not timed, such as trainings: who is best by the first figure that tells them apart."""
+    measured = [record for record in case.untimed if record.figures]
+    text = f"{some(len(measured), 'contender')} passed; what is measured here is not a latency"
+    for name in dict.fromkeys(name for record in measured for name in record.figures):
+        found = sorted((value, r.contender) for r in measured if (value := r.value(name)) is not None)
+        metric = view.metrics.get(name)
+        if metric is None or metric.better == "neither" or len(found) < 2 or found[0][0] == found[-1][0]:
+            continue
+        ends = found if metric.better == "lower" else found[::-1]
+        told = " to ".join(f"{show(value, metric.unit)} with {contender}" for value, contender in (ends[0], ends[-1]))
+        return f"{text}. Best to worst, {name.replace('_', ' ')}: {told}."
+    return f"{text}."
 
 
 def command(view: View, case: str) -> str:
@@ -94,10 +111,15 @@ def repeat(view: View, case: facts.Case) -> Html:
     )
 
 
-def contenders(view: View, case: facts.Case) -> Html:
+def contenders(view: View, case: facts.Case) -> Html | None:
     """The study's rows for this case alone."""
     fastest = case.passed[0].value("latency") if case.passed else None
-    rows = [study.contender_row(view, case, r, fastest) for r in [*case.passed, *case.untimed]]
+    shown = [*case.passed, *case.untimed]
+    if not case.passed and any(record.figures for record in shown):
+        shown = [record for record in shown if not record.figures]  # of the others the figures stand below
+    if not shown:
+        return None
+    rows = [study.contender_row(view, case, r, fastest) for r in shown]
     return table(["Contender", *study.COLUMNS], rows, class_="contenders", label=f"Contenders of {case.id}")
 
 
@@ -171,10 +193,11 @@ def others(view: View, case: facts.Case) -> Html | None:
         "byte_rate",
         "error",
     }
-    names = [name for name in dict.fromkeys(n for r in case.passed for n in r.figures) if name not in shown]
+    measured = [*case.passed, *(record for record in case.untimed if record.figures)]
+    names = [name for name in dict.fromkeys(n for r in measured for n in r.figures) if name not in shown]
     if not names:
         return None
-    rows = [row([study.contender_name(view, r), *(view.cell(r, name) for name in names)]) for r in case.passed]
+    rows = [row([study.contender_name(view, r), *(view.cell(r, name) for name in names)]) for r in measured]
     words = [(name.replace("_", " "), view.metrics[name].meaning) for name in names if name in view.metrics]
     heads = [f">{name.replace('_', ' ')}" for name in names]
     return join(table(["Contender", *heads], rows, label="Other figures"), pairs(words))

@@ -137,7 +137,8 @@ def run_axis(runs: Sequence[Header], shown: Sequence[tuple[Machine, int]]) -> di
 
 def marks(shown: Sequence[tuple[Machine, int]]) -> dict[str, Any]:
     """Dotted strokes where the toolchain of a drawn machine changed, the newest with words."""
-    shapes, notes = [], []
+    shapes, notes = [], list[dict[str, Any]]()
+    near = max((machine.places[-1] for machine, _ in shown), default=0) / 12
     for machine, at in shown:
         runs = machine.measured(at)
         inside = [(place, words) for place, words in machine.tools if runs[0] < place <= runs[-1]]
@@ -145,7 +146,10 @@ def marks(shown: Sequence[tuple[Machine, int]]) -> dict[str, Any]:
             x = float(machine.places[place]) - 0.5
             stroke = {"color": INK, "width": 1, "dash": "dot"}
             shapes.append({"type": "line", "yref": "paper", "y0": 0, "y1": 1, "x0": x, "x1": x, "line": stroke})
+            if any(note["words"] == words and abs(note["x"] - x) < near for note in notes):
+                continue  # another machine changed alike at nearly the same time: one label for both
             text = html.escape(words if len(words) <= 32 else f"{words[:30]}…")
-            notes.append({"x": x, "y": 1, "yref": "paper", "text": text, "showarrow": False, "textangle": -90,
-                          "xanchor": "right", "yanchor": "top"})  # fmt: skip
-    return {"shapes": shapes, "annotations": notes[-3:]} if shapes else {}
+            corner = {"x": x, "y": 1, "yref": "paper", "xanchor": "right", "yanchor": "top"}
+            notes.append({**corner, "words": words, "text": text, "showarrow": False, "textangle": -90})
+    labels = [{key: value for key, value in note.items() if key != "words"} for note in notes[-3:]]
+    return {"shapes": shapes, "annotations": labels} if shapes else {}

@@ -26,6 +26,7 @@ from .view import View
 POINTS = 2000  # of a figure: what a browser draws at once as SVG
 STEP = 1e-4  # of its median, to which a drawn sample is rounded
 LANE = 0.42
+FEW = 60  # samples that can be drawn larger
 Array = NDArray[np.float64]
 
 
@@ -149,8 +150,9 @@ def in_order(view: View, case: facts.Case, drawn: Sequence[Drawn], half: float) 
         "zeroline": False,
     }
     scale = {"step": STEP, "half": half, "reach": LANE, "medians": [rounded(one.median) for one in lanes]}
+    few = max(np.unique(view.run.rounds(one.record)).size or one.samples.size for one in lanes) <= 10
     layout = {
-        "xaxis": {"title": {"text": "Round"}},
+        "xaxis": {"title": {"text": "Round"}, **({"dtick": 1} if few else {})},
         "yaxis": axis,
         "showlegend": False,
         "hovermode": "closest",
@@ -177,7 +179,7 @@ def lane(view: View, one: Drawn, most: int) -> Trace:
     hover = f"{html.escape(one.record.contender)}, round %{{x}}: %{{customdata}} of its median<extra></extra>"
     steps = np.diff(places[picked], prepend=0).astype(int).tolist()
     trace = line(one.record.contender, steps, [], view.palette.look(one.record), hover)
-    marker = {**trace["marker"], "size": 3.5}
+    marker = {**trace["marker"], "size": 3.5 if picked.size > FEW else 7}
     off = np.rint((one.relative[picked] - 1) / STEP).astype(int).tolist()
     return {**trace, "mode": "markers", "marker": marker, "y": off}
 

@@ -17,8 +17,9 @@ from ..linear import cases as fp8
 from ..linear import loss as fp8_loss
 from ..objective import loss as mtp_loss
 from ..objective import speed
+from ..objective.cases import draftings
 from ..view import View
-from .comparison import Comparison, compare, sureness, unclear
+from .comparison import Comparison, Point, compare, sureness, unclear
 
 
 @dataclass(frozen=True)
@@ -42,18 +43,19 @@ class Told:
     missing: list[str] = field(default_factory=list)
     doubt: str = ""
 
-    def add(self, found: Sequence[Comparison | None]) -> None:
-        """Each comparison on its side, then how sure they are together."""
+    def add(self, found: Sequence[Comparison | None], beside: Comparison | None = None) -> None:
+        """Each comparison on its side, then how sure they are together with one that is told in other words."""
         kept = [one for one in found if one is not None]
         for one in kept:
             (self.buys if one.buys else self.costs).append(Part(one.short, one.clause))
             exception = one.exception
             if exception:
                 (self.costs if one.buys else self.buys).append(Part(*exception))
-        told = sureness(kept)
+        every = [*([beside] if beside else []), *kept]
+        told = sureness(every)
         if told:
             self.sure.append(told)
-            self.doubt = unclear(kept)
+            self.doubt = unclear(every)
 
 
 @dataclass(frozen=True)
@@ -190,12 +192,13 @@ def mtp(views: Sequence[View]) -> Told:
         if text and found:
             best = max(found, key=lambda figure: figure.value)
             faster = any(speed.clear(figure) > 0 for figure in found)
-            short = f"generation at {'up to ' if len(found) > 1 else ''}{full(best, 'ratio')} the speed"
+            most = "up to " if len(found) > 1 else ""
+            short = f"generation at {most}{full(best, 'ratio')} the speed of plain decoding"
             (told.buys if faster else told.costs).append(Part(short, text.rstrip(".")))
     if not told.buys and not told.costs:
         told.missing.append("Generation with and without drafts was not timed (make bench STUDY=objective K=generate).")
     steps = operation("objective.train_step")
-    told.add([compare(views, steps, "mtp", "ntp", "a training step", "next-token prediction")])
+    told.add([compare(views, steps, "mtp", "ntp", "a training step", "next-token prediction")], generation(views))
     trained = [family for view in views for family in mtp_loss.families(view) if family.technique == "mtp"]
     if trained:
         longest = max(trained, key=lambda f: (min(seed.end for seed in f.seeds), len(f.seeds)))
@@ -203,6 +206,17 @@ def mtp(views: Sequence[View]) -> Told:
     else:
         told.missing.append("What it does to a model's loss was not recorded (make bench STUDY=objective K=loss).")
     return told
+
+
+def generation(views: Sequence[View]) -> Comparison | None:
+    """Decoding with drafts over plain decoding, in the faster form of each case."""
+    points = [
+        Point(one.case, one.plain, figure, False)
+        for view in views
+        for one in draftings(view)
+        if (figure := facts.ratio(view.run, one.drafted, one.plain)) is not None
+    ]
+    return Comparison("generation", "plain decoding", tuple(points)) if points else None
 
 
 IDEAS = (

@@ -90,7 +90,14 @@
     Object.keys(own).filter(function (name) { return /^[xy]axis\d+$/.test(name); }).forEach(function (name) {
       figure.layout[name] = axis(own[name], s);
     });
-    (figure.layout.annotations || []).forEach(function (note) { note.font = { size: 11, color: s.soft }; note.arrowcolor = s.soft; });
+    (figure.layout.annotations || []).forEach(function (note) {
+      note.font = { size: 11, color: s.soft };
+      note.arrowcolor = s.soft;
+      note.bgcolor = s.card;  /* a word above points stays readable */
+      note.opacity = 0.9;
+    });
+    var across = figure.layout.xaxis;
+    if (narrow && across.ticktext && across.ticktext.length > 5 && across.tickangle === 0) { across.tickangle = -45; }
     return figure;
   }
   function draw(box) {

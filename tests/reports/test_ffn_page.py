@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.record import Record
+from harness.record import Record, slug
 from reports import environment, overview, website
 from reports.ffn import QUESTION, answer, limits, sections
 from reports.figure import MAX_SERIES
@@ -138,3 +138,14 @@ def test_no_word_of_a_record_becomes_markup(tmp_path: Path, records: Sequence[Re
     assert len(page.specs) >= 6 and any("<img src=x" in text for text in page.texts)
     found = [s for spec in page.specs for s in strings(spec)]
     assert any("&lt;img" in s for s in found) and not [s for s in found if "<" in s.replace("<extra></extra>", "")]
+
+
+def test_a_case_without_latencies_shows_what_it_measured(built: Built) -> None:
+    """A training is judged by where it ends: its page must not be a table of dashes."""
+    name, text = next((name, text) for name, text in built.pages.items() if "ffn-balance/case/ffn.balance" in name)
+    run = next(run for run in built.found.runs if run.header.run == "ffn-balance")
+    records = [r for r in run.records if slug(r.case) in name]
+    assert records and "No contender has a latency" not in text and "Best to worst, " in text
+    figures = {figure for record in records for figure in record.figures}
+    assert all(f">{figure.replace('_', ' ')}<" in text for figure in figures)
+    assert "<h2>Contenders</h2>" not in text

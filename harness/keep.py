@@ -3,7 +3,7 @@
 One folder a study and machine, replaced, not added; a run of one operation alone, as the longer commands write, has a
 folder of that operation, so that it does not take the place of the study's. At most 500 samples a record are kept,
 evenly spaced in the order of measurement, fewer where the run would outgrow 2 MB; their full number and all statistics
-stay in the record.
+stay in the record. What the machine did over time is kept in at most 100 readings a lane. Profiles are not kept.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
-from .record import Record, Run, RunWriter, load_samples, read_run
+from .record import Record, Run, RunWriter, load_lanes, load_samples, read_run
+from .telemetry.lanes import thinned as thinned_lanes
 
 SAMPLES = (500, 250, 100)
+READINGS = 100
 LIMIT_BYTES = 2 * 1024**2
 
 
@@ -66,6 +68,9 @@ def _write(run: Run, folder: Path, most: int) -> int:
                     arrays[record.contender + suffix] = values[thinned(values.size, most)]
         if arrays:
             writer.samples(case, arrays)
+        lanes = thinned_lanes(load_lanes(run.folder, case), READINGS)
+        if any(lanes["gpus"]) or lanes["host"]:
+            writer.lanes(case, lanes)
         for record in members:
             has = record.samples is not None and record.contender in arrays
             writer.record(dataclasses.replace(record, samples=record.samples if has else None), run.header.metrics)

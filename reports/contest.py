@@ -7,23 +7,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from harness.record import Record
-from harness.units import DASH, MISSING, digits, full, interval, show, some, tidy, whole
+from harness.units import MISSING, digits, full, interval, show, some, whole
 
-from . import facts, profile, samples, study, verification
+from . import facts, profile, samples, study, telemetry, verification
 from .markup import Child, Html, join, paragraphs, tag
 from .page import badges
 from .table import Cell, number, pairs, row, table
 from .view import View, mapping, plain
 
 OPTIONS = {"study": "STUDY", "model": "MODEL", "tier": "TIER", "device": "DEVICE", "impl": "IMPL"}
-READINGS = {
-    "sm_clock_mhz": ("SM clock", "MHz"),
-    "memory_clock_mhz": ("Memory clock", "MHz"),
-    "power_w": ("Power", "W"),
-    "temperature_c": ("Temperature", "°C"),
-    "utilisation": ("Utilisation", "share"),
-    "memory_used_bytes": ("Memory in use", "bytes"),
-}
 
 
 def page(view: View, case: facts.Case) -> Html:
@@ -42,7 +34,7 @@ def page(view: View, case: facts.Case) -> Html:
         section("Other figures", others(view, case)),
         section("How it was timed", timing(case)),
         section("Where the time goes", profile.section(view, case)),
-        section("The GPU meanwhile", telemetry(case)),
+        section("The machine meanwhile", telemetry.section(view, case)),
         section("Sizes", pairs(sizes(first.shape))),
         section("Implementations", [implementation(view, record) for record in case.records]),
     )
@@ -238,48 +230,6 @@ def ended(timing: Mapping[str, Any]) -> str:
     stopped, given = timing.get("stopped"), plain(timing.get("given_s"))
     told = f"budget, {digits(given)} s" if stopped == "budget" and given is not None else stopped
     return str(told or MISSING)
-
-
-def telemetry(case: facts.Case) -> Html | None:
-    """Clocks, power and temperature while the case was measured."""
-    rows = []
-    for record in case.records:
-        found = mapping(record.telemetry)
-        if any(name in found for name in READINGS):
-            readings = [reading(found.get(name), unit) for name, (_, unit) in READINGS.items()]
-            energy = plain(found.get("energy_j"))
-            throttle = ", ".join(map(str, found.get("throttle") or [])) or "none"
-            rows.append(
-                row(
-                    [
-                        record.contender,
-                        *readings,
-                        number(f"{digits(energy)} J" if energy is not None else MISSING),
-                        throttle,
-                    ]
-                )
-            )
-    if not rows:
-        return None
-    columns = ["Contender", *(f">{title}" for title, _ in READINGS.values()), ">Energy", "Throttling"]
-    lead = tag("p", "Median, with the least and greatest reading. Energy is the counter's advance over the window.")
-    return join(lead, table(columns, rows, label="Telemetry"))
-
-
-def reading(value: Any, unit: str) -> Cell:
-    """One sensor: its median and range, or that it was not recorded."""
-    found = mapping(value)
-    median = plain(found.get("median", value))
-    if median is None:
-        return number(tag("span", DASH, class_="quiet"), note=MISSING)
-    low, high = plain(found.get("min")), plain(found.get("max"))
-    bounds = (
-        f"{tidy(low)} to {tidy(high)}"
-        if low is not None and high is not None and unit not in ("bytes", "share")
-        else None
-    )
-    text = show(median, unit) if unit in ("bytes", "share") else f"{tidy(median)} {unit}"
-    return number(tag("span", text, tag("small", bounds) if bounds else None, class_="v"))
 
 
 def sizes(shape: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Child]]:

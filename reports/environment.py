@@ -22,6 +22,8 @@ CAUTIONS = {
     "host-bound": "The host could not keep the GPU's queue full, so this is wall time with launches in it.",
     "unpaired": "Timed apart from the baseline, for example because both do not fit in memory; drift is in the ratio.",
     "throttled": "The GPU lowered its clocks meanwhile, for the reason in the telemetry table.",
+    "low clock": "The SM clock was more than 5 % below the median of the run, also when measured a second time.",
+    "measured again": "The SM clock was that low the first time; what is shown is the second measurement.",
     "few rounds": "Too few rounds for an interval.",
     "changed since": "The implementation's file in this checkout is not the one that was measured.",
     "dirty tree": "The checkout had uncommitted changes when it was measured.",

@@ -15,6 +15,7 @@ from harness.record import Figure, Record, Run
 
 STATUS_WORDS = {"oom": "out of memory", "crashed": "crashed", "timeout": "timed out"}
 FEW_ROUNDS = 5
+OF_MACHINE = ("throttled", "low clock", "measured again")  # cautions that tell of the machine, not of the record
 
 
 @dataclass(frozen=True)
@@ -121,14 +122,23 @@ def cautions(record: Record) -> list[tuple[str, str]]:
     taken = steps(record)
     if taken and taken[0] < taken[1]:
         found.append(("stopped early", f"The time was up after {taken[0]} of {taken[1]} steps: it ended where it was."))
-    throttle = (record.telemetry or {}).get("throttle")
-    if throttle:
-        found.append(
-            ("throttled", f"The GPU lowered its clocks while this was measured: {', '.join(map(str, throttle))}.")
-        )
+    found += of_machine(record)
     figure = record.figures.get("latency")
     if figure is not None and figure.low is None:
         found.append(("few rounds", "Too few rounds for an interval."))
+    return found
+
+
+def of_machine(record: Record) -> list[tuple[str, str]]:
+    """Cautions that the machine gave while the record was measured; one for each of `OF_MACHINE` at most."""
+    window, found = record.telemetry or {}, []
+    if throttle := window.get("throttle"):
+        words = ", ".join(map(str, throttle))
+        found.append(("throttled", f"The GPU lowered its clocks while this was measured: {words}."))
+    if low := window.get("low_clock"):
+        found.append(("low clock", f"Measured at a lower clock than the rest of the run: {low}."))
+    if again := record.timing.get("repeated"):
+        found.append(("measured again", f"This is the second measurement; during the first {again}."))
     return found
 
 

@@ -23,6 +23,7 @@ BADGES = {
     "unpaired": "warn",
     "stopped early": "warn",
     "throttled": "warn",
+    "low clock": "warn",
     "few rounds": "warn",
     "changed since": "warn",
     "dirty tree": "warn",

@@ -179,6 +179,8 @@ def passed(
             "temperature_c": {"median": 51, "min": 47, "max": 55},
             "throttle": [],
             "energy_j": 812.0,
+            "other_processes": 1,
+            "host": {"others": 0.31, "steal": 0.0, "switches": 4.5, "waits": 120.0},
         },
     )
     return record, samples, rounds.astype(float)
@@ -259,6 +261,7 @@ def gpu_run(folder: Path) -> Path:
         write_case(writer, "attention.prefill", 1, length)
     write_case(writer, "attention.train", 1, 2048)
     made_machine.profiles(folder, "attention.decode/v3/b16-s4096")
+    made_machine.lanes(writer, "attention.decode/v3/b16-s4096")
     return folder
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from harness.profiling.file import Profile, folder_of, write
+from harness.record import RunWriter
 
 MACHINE = {"label": "NVIDIA H200", "device": "cuda"}
 LONG = "void cutlass::Kernel2<cutlass_90_tensorop_bf16_s16816gemm_<relu>_128x256_64x3_nn_align8>(Params)"
@@ -54,3 +55,12 @@ def profiles(run: Path, case: str) -> None:
         files={"snapshot": "mha--reference-memory.pickle"},
     )
     write(memory, run)
+
+
+def lanes(writer: RunWriter, case: str) -> None:
+    """One GPU whose clock dips once in a thousand readings, one that only tells its temperature, and processors."""
+    seconds = [round(0.02 * step, 3) for step in range(1000)]
+    clock = [1755.0 if step != 777 else 1230.0 for step in range(1000)]
+    first = {"seconds": seconds, "sm_clock_mhz": clock, "power_w": [500.0 + step % 7 for step in range(1000)]}
+    host = {"seconds": [0.5, 1.0, 1.5], "others": [0.1, 0.4, None], "switches": [0.0, 12.0, 4.0]}
+    writer.lanes(case, {"gpus": [first, {"seconds": [0.0, 1.0], "temperature_c": [41, 41]}], "host": host})

@@ -151,7 +151,7 @@ class Study:
     def record(self, arm: str, seed: int, learner: Learner, why: str | None) -> None:
         """Write one as it stands; `why` it was given up, with what it had reached."""
         plan, sizes = self.plan, self.plan.sizes(seed)
-        faults = learner.judge.faults
+        faults, stretch = learner.judge.faults, {"steps": learner.done, "planned": plan.shape.recipe.steps}
         told = f" {faults.count} responses got no reward; the first: {faults.first}" if faults.count else ""
         record = Record(
             f"{NAME}/{plan.model}/{sizes}",
@@ -167,8 +167,9 @@ class Study:
             reason=why,
             figures={} if why or not learner.done else self.figures(learner, seed),
             series=series(learner),
-            timing={"clock": "wall", "steps": learner.done, "pairing": "interleaved", "threads": plan.threads},
-            doc=f"{ARMS[arm].told} Begun with {plan.begun(seed).told}.{told}",
+            timing={**stretch, "clock": "wall", "pairing": "interleaved", "threads": plan.threads},
+            verification={"data": plan.begun(seed).told},
+            doc=f"{ARMS[arm].told}{told}",
         )
         self.writer.record(record, self.header.metrics)
 

@@ -79,9 +79,15 @@ class Plan:
 
 
 def cpu_plan() -> Plan:
-    """A hundred thousand parameters, sums of numbers of one or two digits, 512 responses a step."""
-    recipe = Recipe(1200, questions=64, group=8, count=5, rate=1e-3, warm_up=20, minibatches=2)
-    shape = StepShape(ascii_model(64, 2, 16, 32), Task("addition", 2), Rule(beta=0.0), recipe, stops=25, validation=500)
+    """A hundred thousand parameters, sums of numbers of one or two digits, 512 responses a step.
+
+    The weight of the KL is DeepSeekMath's: without one, and at R1's 0.001, the policy is soon of one mind on what it
+    gets wrong, and groups without signal reach nine in ten at 80 to 88 % right.
+    """
+    recipe = Recipe(1500, questions=64, group=8, count=5, rate=1e-3, warm_up=20, last=0.1, minibatches=2)
+    shape = StepShape(
+        ascii_model(64, 2, 16, 32), Task("addition", 2), Rule(beta=0.04), recipe, stops=25, validation=500
+    )
     return Plan("cpu", shape)
 
 

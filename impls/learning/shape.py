@@ -54,7 +54,7 @@ class Recipe:
     """How a policy learns: `steps` times a rollout, then `epochs` passes over it in `minibatches` updates each.
 
     questions, group, count  as in `RolloutShape`
-    rate      AdamW's, after `warm_up` steps
+    rate      AdamW's, after `warm_up` steps; it falls evenly to `last` of it at the end
     clip      largest norm of all gradients together
     micro     responses whose gradients are computed at once; 0: those of a minibatch. Bounds activations
     context   the most symbols of a prompt and a response; 0: as many as there may be. A longer prompt is not asked
@@ -68,6 +68,7 @@ class Recipe:
     count: int = 5
     rate: float = 1e-3
     warm_up: int = 20
+    last: float = 1.0
     clip: float = 1.0
     epochs: int = 1
     minibatches: int = 2
@@ -88,7 +89,8 @@ class Recipe:
 
     def rate_at(self, step: int) -> float:
         """The rate of a step, counted from 0."""
-        return self.rate * min(1.0, (step + 1) / max(1, self.warm_up))
+        fallen = 1 - (1 - self.last) * step / self.steps
+        return self.rate * fallen * min(1.0, (step + 1) / max(1, self.warm_up))
 
 
 @dataclass(frozen=True)

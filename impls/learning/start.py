@@ -102,7 +102,9 @@ def begun(shape: StepShape, device: str) -> Start:
 
 def start_of(shape: StepShape, device: str) -> Start:
     """The same, for courses that differ in nothing that this depends on."""
-    kept = replace(shape.recipe, steps=1, questions=1, group=1, epochs=1, minibatches=1, micro=0, renewed=0, warm_up=0)
+    kept = replace(
+        shape.recipe, steps=1, questions=1, group=1, epochs=1, minibatches=1, micro=0, renewed=0, warm_up=0, last=1.0
+    )
     return begun(replace(shape, rule=Rule(), recipe=kept, stops=1, validation=1), device)
 
 

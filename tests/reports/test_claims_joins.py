@@ -9,23 +9,23 @@ from pathlib import Path
 
 import pytest
 
-from benches import arms, ladder_plan, parallel_plan, parallel_records
+from benches import arms, ladder_plan, learn_plan, parallel_plan, parallel_records
 from harness import Workload
 from harness.metrics import COMMON
 from harness.record import read_run
 from harness.registry import load
+from impls.learning.trial import ARMS
 from reports.claims import LEDGER, judge, verdict
 from reports.claims.claim import Join
 from reports.claims.evidence import Judged
 from reports.palette import Palette
 from reports.view import View
-from tests.reports import made_model, made_objective
+from tests.reports import made_learning, made_model, made_objective
 
 ROOT = Path(__file__).parents[2]
 OF_COMMANDS = {"model.ladder": ladder_plan.METRICS, "ffn.parallel": parallel_records.METRICS,
-               "ffn.balance": arms.METRICS}  # fmt: skip
-PLANNED = "learning."
-JOINS = [(claim.id, join) for claim in LEDGER for join in claim.joins if not join.operation.startswith(PLANNED)]
+               "ffn.balance": arms.METRICS, "learning.step": learn_plan.METRICS}  # fmt: skip
+JOINS = [(claim.id, join) for claim in LEDGER for join in claim.joins]
 OF_BENCHES = [(claim, join) for claim, join in JOINS if join.operation not in OF_COMMANDS]
 
 
@@ -35,6 +35,8 @@ def known(join: Join) -> tuple[set[str], set[str]]:
     contenders = set(registry.implementations.get(join.operation, ()))
     if join.operation == "ffn.parallel":
         contenders |= {f"moe/{said}{name}" for name in parallel_plan.PLACEMENTS for said in ("", "simulated-")}
+    if join.operation == "learning.step":
+        contenders |= {f"{arm.technique}/{name}" for name, arm in ARMS.items()}
     operation = registry.operations.get(join.operation)
     own = {metric.name for metric in operation.metrics} if operation else set()
     return contenders, {*COMMON, *own, *OF_COMMANDS.get(join.operation, {})}
@@ -72,6 +74,17 @@ def test_a_bench_has_a_case_with_both_sides_of_a_join(claim: str, join: Join) ->
 def view(folder: Path) -> View:
     run = read_run(folder)
     return View(run, folder.name, "newest", Palette(run.records), folder)
+
+
+def test_bytes_and_accuracy_of_the_learning_study(tmp_path: Path) -> None:
+    judged = judge(LEDGER, [view(made_learning.run(tmp_path / "learning", "courses"))])
+    found = {one.claim.id: one for one in judged}
+    owned, peak = found["GR-1"].evidence
+    assert owned.figure.value == pytest.approx(1 - 18 / 34) and peak.figure.value == pytest.approx(0.5)
+    assert found["GR-1"].verdict == verdict.REPRODUCED
+    late, whole = found["GR-3"].evidence
+    assert late.cases == whole.cases == 3 and late.figure.value < whole.figure.value < 0
+    assert found["GR-3"].verdict == verdict.NOT_COMPARABLE
 
 
 @pytest.fixture(scope="module")

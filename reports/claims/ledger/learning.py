@@ -8,6 +8,22 @@ from .sources import ARTICLE, MATH, R1, R1_SECOND
 TRAINED, FROZEN = 16, 2  # bytes a parameter: weights, gradients, masters and Adam's moments; weights alone
 PPO, GRPO_MODEL, GRPO_RULES = 2 * TRAINED + 2 * FROZEN, TRAINED + 2 * FROZEN, TRAINED + FROZEN
 
+
+def _accuracy(arm: str, effect: Effect) -> Join:
+    """Held-out accuracy of PPO with a lambda against GRPO's, over seeds."""
+    return Join(
+        f"Held-out problems right at the end, PPO's {arm} against GRPO",
+        "learning.step",
+        of=f"ppo/{arm}",
+        over="grpo/normalised",
+        metric="accuracy",
+        form="change",
+        pick="mean",
+        effect=effect,
+        conditions=(Condition("Model and task", "16B on MATH", ours="a small policy that learns sums"),),
+    )
+
+
 CLAIMS = (
     Claim(
         "GR-1",
@@ -18,7 +34,7 @@ CLAIMS = (
         "policy and critic of one size",
         MATH("§4.1"),
         "Peak memory and time of a step of PPO and of GRPO",
-        "The learning study: a step of both on one small model, memory by owner.",
+        "make bench STUDY=learning: a step of both on one model, memory by owner.",
         beside="Bytes a parameter of the policy, mixed-precision Adam",
         checks=(
             Sum("PPO", "policy and critic at 16 B, reference and reward model at 2 B", PPO, "bytes"),
@@ -29,6 +45,17 @@ CLAIMS = (
         ),
         note="No paper publishes a saving; activations and the KV cache of sampling come on top.",
         joins=(
+            Join(
+                "Models, gradients and optimizer states of a step, GRPO against PPO, read off the tensors",
+                "learning.step",
+                of="grpo/*",
+                over="ppo/*",
+                metric="owned_bytes",
+                form="saving",
+                exact=True,
+                effect=Effect(none=0.0),
+                conditions=(Condition("Critic", "as large as the policy", ours="as large as the policy", same=True),),
+            ),
             Join(
                 "Peak memory of a step, GRPO against PPO, the best of each",
                 "learning.step",
@@ -76,7 +103,11 @@ CLAIMS = (
         "DeepSeek-Coder-V2-Lite on MATH",
         R1_SECOND("supplement A.3, figure 4"),
         "Success rate over steps of GRPO and of PPO with several λ",
-        "The learning study on a small task, λ from 0.95 to 1.0, at least three seeds.",
+        "make learn ARMS=normalised,lambda-1,lambda-0.95 SEEDS=0,1,2: a small policy that learns sums.",
+        joins=(
+            _accuracy("lambda-0.95", Effect(none=0.0, larger=False)),
+            _accuracy("lambda-1", Effect(none=0.0, larger=False)),
+        ),
     ),
     Claim(
         "R1-1",

@@ -189,6 +189,12 @@ def test_a_cold_start_is_shown_work_before_answers(shape):
             assert length == len(problem.prompt)
 
 
+def test_the_rate_rises_then_falls_evenly():
+    recipe = Recipe(100, rate=1.0, warm_up=10, last=0.2)
+    assert recipe.rate_at(0) == pytest.approx(0.1) and recipe.rate_at(50) == pytest.approx(0.6)
+    assert recipe.rate_at(99) == pytest.approx(0.208) and replace(recipe, last=1.0).rate_at(99) == 1.0
+
+
 def test_an_unknown_start_is_told(shape):
     with pytest.raises(ValueError, match="start is 'warm', expected one of zero, cold-start"):
         start_of(replace(shape, start="warm"), "cpu")

@@ -88,7 +88,7 @@ def draw_policy(shape: RolloutShape, technique: str, generator: torch.Generator)
     """The policy, and for PPO a critic with its blocks and small random values."""
     found = {"policy": dict(_policy(shape.model, str(generator.device)))}
     if technique == "ppo":
-        critic = {f"body.{name}": one for name, one in found["policy"].items() if name != "head_VD"}
+        critic = {f"body.{name}": one.clone() for name, one in found["policy"].items() if name != "head_VD"}
         value_D = torch.randn(shape.model.hidden, generator=torch.Generator().manual_seed(1))
         found["critic"] = {**critic, "value_D": value_D.to(generator.device) * shape.model.hidden**-0.5}
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -155,10 +155,11 @@ def round_medians(run: Run, record: Record) -> dict[int, float]:
     return {int(name): float(np.median(part)) for name, part in zip(names, parts, strict=True)}
 
 
-def ratio(run: Run, record: Record, over: Record) -> Figure | None:
+def ratio(medians: Callable[[Record], Mapping[int, float]], record: Record, over: Record) -> Figure | None:
     """Latency of one contender over another's in the same case, from the rounds both took part in.
 
-    Without common rounds the two medians are divided and their intervals add up.
+    `medians` gives the median of each round of a record. Without common rounds the two medians are divided and their
+    intervals add up.
     """
     top, bottom = record.figures.get("latency"), over.figures.get("latency")
     if top is None or bottom is None or bottom.value <= 0:
@@ -166,7 +167,7 @@ def ratio(run: Run, record: Record, over: Record) -> Figure | None:
     if record is over:
         return Figure(1.0, 1.0, 1.0)
     if "unpaired" not in (record.timing.get("pairing"), over.timing.get("pairing")):
-        mine, other = round_medians(run, record), round_medians(run, over)
+        mine, other = medians(record), medians(over)
         common = sorted(r for r in set(mine) & set(other) if mine[r] > 0 and other[r] > 0)
         if len(common) >= FEW_ROUNDS:
             estimate = statistics.ratio_estimate(_column(mine, common), _column(other, common))

@@ -26,10 +26,10 @@ def join(*children: Child) -> Html:
     """Children one after the other: strings escaped, None and False left out, iterables flattened."""
     parts: list[str] = []
     for child in children:
-        if child is None or child is False or child is True:
-            continue
-        if isinstance(child, Html):
+        if type(child) is Html:
             parts.append(child)
+        elif child is None or child is False or child is True:
+            continue
         elif isinstance(child, (str, int, float)):
             parts.append(html.escape(str(child)))
         else:

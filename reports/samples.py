@@ -32,10 +32,11 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Drawn:
-    """A contender whose samples are drawn; `samples` in nanoseconds, in the order measured."""
+    """A contender whose samples are drawn; `samples` in nanoseconds, in the order measured, `rounds` of each."""
 
     record: Record
     samples: Array
+    rounds: Array
 
     @cached_property
     def median(self) -> float:
@@ -53,12 +54,18 @@ class Drawn:
         return drift(self.samples)
 
 
+def drawn_of(view: View, record: Record) -> Drawn:
+    """A record with its samples; where their rounds are missing they are counted."""
+    samples, rounds = view.run.samples(record), view.run.rounds(record)
+    return Drawn(record, samples, rounds if rounds.shape == samples.shape else np.arange(samples.size, dtype=np.float64))
+
+
 def figures(view: View, case: facts.Case) -> Html | None:
     """Medians, samples in order and distribution; None without any latency."""
     if not case.passed:
         return None
     drawn = chosen(case)
-    found = [Drawn(record, view.run.samples(record)) for record in drawn]
+    found = [drawn_of(view, record) for record in drawn]
     kept = [one for one in found if one.samples.size]
     plots = [medians(view, case)]
     if kept:
@@ -150,7 +157,7 @@ def in_order(view: View, case: facts.Case, drawn: Sequence[Drawn], half: float) 
         "zeroline": False,
     }
     scale = {"step": STEP, "half": half, "reach": LANE, "medians": [rounded(one.median) for one in lanes]}
-    few = max(np.unique(view.run.rounds(one.record)).size or one.samples.size for one in lanes) <= 10
+    few = max(one.rounds.max() for one in lanes) < 10
     layout = {
         "xaxis": {"title": {"text": "Round"}, **({"dtick": 1} if few else {})},
         "yaxis": axis,
@@ -173,11 +180,9 @@ def in_order(view: View, case: facts.Case, drawn: Sequence[Drawn], half: float) 
 
 def lane(view: View, one: Drawn, most: int) -> Trace:
     """At most `most` samples of a contender as whole steps off its median."""
-    rounds = view.run.rounds(one.record)
-    places = rounds if rounds.shape == one.samples.shape else np.arange(one.samples.size)
     picked = spaced(one.samples.size, most)
     hover = f"{html.escape(one.record.contender)}, round %{{x}}: %{{customdata}} of its median<extra></extra>"
-    steps = np.diff(places[picked], prepend=0).astype(int).tolist()
+    steps = np.diff(one.rounds[picked], prepend=0).astype(int).tolist()
     trace = line(one.record.contender, steps, [], view.palette.look(one.record), hover)
     marker = {**trace["marker"], "size": 3.5 if picked.size > FEW else 7}
     off = np.rint((one.relative[picked] - 1) / STEP).astype(int).tolist()

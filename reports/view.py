@@ -104,6 +104,27 @@ class View:
         known = self.metrics.get(metric)
         return known.unit if known else "count"
 
+    def ratio(self, record: Record, over: Record) -> Figure | None:
+        """Latency of one contender over another's in the same case; several pages of a site ask for the same ones."""
+        key = (record.case, record.contender, str(record.timing.get("pairing")), over.case, over.contender)
+        if key not in self._ratios:
+            self._ratios[key] = facts.ratio(self._round_medians, record, over)
+        return self._ratios[key]
+
+    @cached_property
+    def _ratios(self) -> dict[tuple[str, ...], Figure | None]:
+        return {}
+
+    def _round_medians(self, record: Record) -> dict[int, float]:
+        key = (record.case, record.contender)
+        if key not in self._medians:
+            self._medians[key] = facts.round_medians(self.run, record)
+        return self._medians[key]
+
+    @cached_property
+    def _medians(self) -> dict[tuple[str, str], dict[int, float]]:
+        return {}
+
     def cell(self, record: Record, metric: str, share: float | None = None) -> Cell:
         """A table cell with a figure and its interval."""
         figure = record.figures.get(metric)

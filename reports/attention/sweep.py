@@ -30,7 +30,7 @@ class Sweep(sweep.Sweep):
         found = []
         for n, case in self.points:
             top, bottom = case.best(LATENT), case.best(BASE)
-            value = facts.ratio(self.view.run, top, bottom) if top is not None and bottom is not None else None
+            value = self.view.ratio(top, bottom) if top is not None and bottom is not None else None
             if value is not None:
                 found.append((n, value))
         return found

@@ -149,7 +149,7 @@ def quotient(join: Join, view: View, record: Record, over: Record) -> Figure | N
     if top.value <= 0 or bottom.value <= 0:
         return None
     if join.metric == "latency":
-        ratio = facts.ratio(view.run, record, over)
+        ratio = view.ratio(record, over)
     elif None in (top.low, top.high, bottom.low, bottom.high) or not bottom.low:
         ratio = Figure(top.value / bottom.value)
     else:

@@ -31,7 +31,7 @@ class Cost:
 
 def apart(view: View, top: Record, bottom: Record) -> Figure | None:
     """A ratio of two cases: their rounds are of different contests, so medians are divided and intervals add up."""
-    return facts.ratio(view.run, replace(top, timing={**top.timing, "pairing": "unpaired"}), bottom)
+    return view.ratio(replace(top, timing={**top.timing, "pairing": "unpaired"}), bottom)
 
 
 def violation(case: facts.Case) -> float | None:

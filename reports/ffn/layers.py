@@ -42,7 +42,7 @@ def over(view: View, case: facts.Case) -> dict[str, Figure]:
     best, found = case.best(MIXTURE), {}
     for technique in OVER:
         other = case.best(technique)
-        value = facts.ratio(view.run, best, other) if best is not None and other is not None else None
+        value = view.ratio(best, other) if best is not None and other is not None else None
         if value is not None:
             found[technique] = value
     return found

@@ -195,7 +195,7 @@ def against(view: View, case: facts.Case) -> str | None:
     """The fastest EPLB placement's time over that of placement in order."""
     base = next((r for r in case.passed if r.implementation == "contiguous"), None)
     best = next((r for r in case.passed if r.implementation.startswith("eplb")), None)
-    ratio = facts.ratio(view.run, best, base) if best is not None and base is not None else None
+    ratio = view.ratio(best, base) if best is not None and base is not None else None
     if best is None or ratio is None:
         return None
     return f"the layer with {best.implementation} takes {full(ratio, 'ratio')} the time of placement in order"

@@ -17,6 +17,7 @@ from harness.units import full, show, some
 from .. import facts
 from ..view import View
 
+UNPAIRED, HOST = ("pairing", "unpaired"), ("clock", "host-bound")
 WIDE = 0.02  # of a ratio, below which an interval is called narrow
 
 
@@ -25,9 +26,13 @@ class Point:
     """One case in which both were timed; `figure` is the technique's time over that of `other`."""
 
     case: facts.Case
+    mine: Record
     other: Record
     figure: Figure
-    unpaired: bool
+
+    def has(self, key: str, word: str) -> bool:
+        """Whether the timing of either says so, such as `clock` that it is `host-bound`."""
+        return word in (self.mine.timing.get(key), self.other.timing.get(key))
 
     @property
     def side(self) -> int:
@@ -108,10 +113,9 @@ def compare(
     for view in views:
         for case in cases(view):
             mine, its = case.best(technique), case.best(base)
-            figure = facts.ratio(view.run, mine, its) if mine is not None and its is not None else None
+            figure = view.ratio(mine, its) if mine is not None and its is not None else None
             if figure is not None and mine is not None and its is not None:
-                apart = "unpaired" in (mine.timing.get("pairing"), its.timing.get("pairing"))
-                points.append(Point(case, its, figure, apart))
+                points.append(Point(case, mine, its, figure))
     points.sort(key=lambda point: (point.other.figures["latency"].value, point.case.id))
     return Comparison(doing, other, tuple(points)) if points else None
 
@@ -129,8 +133,9 @@ def sureness(found: Sequence[Comparison]) -> str | None:
         narrow = sum(width <= WIDE for width in widths)
         text += f", {narrow} of them known within ±{show(WIDE, 'share')}, the widest within "
         text += f"±{show(max(widths), 'share')}"
-    apart = sum(point.unpaired for point in points)
-    return f"{text}; {unclear(found)}" + (f"; {apart} from contenders timed apart" if apart else "")
+    apart, host = (sum(point.has(*words) for point in points) for words in (UNPAIRED, HOST))
+    text = f"{text}; {unclear(found)}" + (f"; {apart} from contenders timed apart" if apart else "")
+    return text + (f"; {host} with a side that waited for the host, so not the GPU's time alone" if host else "")
 
 
 def unclear(found: Sequence[Comparison]) -> str:

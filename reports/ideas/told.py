@@ -211,10 +211,10 @@ def mtp(views: Sequence[View]) -> Told:
 def generation(views: Sequence[View]) -> Comparison | None:
     """Decoding with drafts over plain decoding, in the faster form of each case."""
     points = [
-        Point(one.case, one.plain, figure, False)
+        Point(one.case, one.drafted, one.plain, figure)
         for view in views
         for one in draftings(view)
-        if (figure := facts.ratio(view.run, one.drafted, one.plain)) is not None
+        if (figure := view.ratio(one.drafted, one.plain)) is not None
     ]
     return Comparison("generation", "plain decoding", tuple(points)) if points else None
 

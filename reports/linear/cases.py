@@ -103,7 +103,7 @@ def over(view: View, case: facts.Case) -> dict[str, Figure]:
     base, found = case.best(BF16), {}
     for technique in TECHNIQUES:
         best = case.best(technique)
-        value = facts.ratio(view.run, best, base) if best is not None and base is not None else None
+        value = view.ratio(best, base) if best is not None and base is not None else None
         if value is not None:
             found[technique] = value
     return found

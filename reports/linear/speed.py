@@ -245,7 +245,7 @@ def tradeoff_plot(view: View) -> Plot | None:
     if case is None or base is None:
         return None
     drawn = [(r, ratio, error) for r in case.passed if r.technique in TECHNIQUES
-             if (ratio := facts.ratio(view.run, r, base)) and (error := whole_error(r)) is not None]  # fmt: skip
+             if (ratio := view.ratio(r, base)) and (error := whole_error(r)) is not None]  # fmt: skip
     if not drawn:
         return None
     traces = []

@@ -118,12 +118,12 @@ class Drafting:
     @property
     def speed_up(self) -> Figure | None:
         """Plain decoding's time over that with drafts."""
-        return facts.ratio(self.view.run, self.plain, self.drafted)
+        return self.view.ratio(self.plain, self.drafted)
 
     @property
     def cost(self) -> Figure | None:
         """1 + c."""
-        return facts.ratio(self.view.run, self.refused, self.plain) if self.refused else None
+        return self.view.ratio(self.refused, self.plain) if self.refused else None
 
     @property
     def acceptance(self) -> float | None:

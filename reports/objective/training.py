@@ -27,7 +27,7 @@ def compared(view: View) -> Found:
         base, ratios = case.best(NTP), {}
         for technique in TECHNIQUES:
             best = case.best(technique)
-            value = facts.ratio(view.run, best, base) if best is not None and base is not None else None
+            value = view.ratio(best, base) if best is not None and base is not None else None
             if value is not None:
                 ratios[technique] = value
         if ratios:
@@ -93,7 +93,7 @@ def step_table(view: View, cases: Sequence[facts.Case]) -> Html:
             best = case.best(technique)
             if best is None:
                 continue
-            ratio = facts.ratio(view.run, best, base) if base else None
+            ratio = view.ratio(best, base) if base else None
             cells: list[Cell | str] = [
                 number(str(depth(case))),
                 best.contender,

@@ -17,7 +17,7 @@ from reports.attention.lines import grid, implementations_plot, latency_plot
 from reports.attention.ratios import cases_plot, ratio_plot
 from reports.attention.sweep import crossover, sweeps
 from reports.palette import Palette
-from reports.samples import Drawn, distribution, in_order, lane_half, medians
+from reports.samples import distribution, drawn_of, in_order, lane_half, medians
 from reports.view import View
 from tests.reports import made
 
@@ -212,7 +212,7 @@ def figures(view: View) -> dict[str, dict]:
     rows = cache_rows(view)
     found = sweeps(view, "attention.decode")
     case = found[0].points[2][1]
-    drawn = [Drawn(record, view.run.samples(record)) for record in case.passed[:3]]
+    drawn = [drawn_of(view, record) for record in case.passed[:3]]
     half = lane_half(drawn)
     capacity_figure = capacity_plot(view, rows)
     assert capacity_figure is not None

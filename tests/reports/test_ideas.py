@@ -104,6 +104,15 @@ def test_records_of_every_study_are_told(built: Built, tmp_path: Path) -> None:
         assert words in text, words
 
 
+def test_what_weakens_a_ratio_is_counted(tmp_path: Path) -> None:
+    sure = [decode("mha", 512, 100.0), decode("mla", 512, 50.0)]
+    weak = [replace(r, timing={"clock": "host-bound", "pairing": "unpaired"})
+            for r in (decode("mha", 1024, 100.0), decode("mla", 1024, 50.0))]  # fmt: skip
+    text = lines([view_of(tmp_path / "run", [*sure, *weak])])
+    assert "; 1 from contenders timed apart; 1 with a side that waited for the host" in text
+    assert "waited" not in lines([view_of(tmp_path / "sure", sure)])
+
+
 def test_an_emulation_is_called_that(tmp_path: Path) -> None:
     folder = made_linear.run(tmp_path / "linear", *made_linear.PARTS, name="linear", device="cpu")
     run = read_run(folder)

@@ -118,13 +118,6 @@ def cpu(model: Model) -> Iterator[Workload]:
     yield sequence("train", few, 256, kernel=True)
 
 
-def _odd(*ranks: Model) -> Iterator[Workload]:
-    """Kernels on few and on unlike sequences, the most and the fewest heads."""
-    yield decode(ranks[min(1, len(ranks) - 1)], 128, 4 * K, kernel=True, ragged=True)
-    for rank, batch, length in ((ranks[0], 1, 8 * K), (ranks[-1], 1, 32 * K), (ranks[0], 8, 32 * K)):
-        yield decode(rank, batch, length, kernel=True)
-
-
 def gpu(model: Model) -> Iterator[Workload]:
     """Ranks with fewer heads in both cache formats, latency over length and batch, variations, kernels, sequences."""
     ranks = list(model.ranks())
@@ -139,11 +132,9 @@ def gpu(model: Model) -> Iterator[Workload]:
     yield decode(model, 128, 4 * K, ragged=True)
     for rank in [model, *ranks[-1:]]:
         yield decode(rank, 128, 4 * K, new_tokens=2)
-        yield decode(rank, 128, 4 * K, kernel=True, new_tokens=2)
-    for rank in [model, *ranks]:
         yield decode(rank, 128, 4 * K, kernel=True)
         yield from _fp8([rank], 128, 4 * K, kernel=True)
-    yield from _odd(model, *ranks)
+    yield decode(model, 128, 4 * K, kernel=True, new_tokens=2)
     yield replace(decode(model, 32, 16 * K, kernel=True), compiled=COMPILED)
     for length in (K, 4 * K, 8 * K, 16 * K):
         yield replace(sequence("prefill", model, length), compiled=COMPILED if length == 4 * K else ())
@@ -162,10 +153,25 @@ def full(model: Model) -> Iterator[Workload]:
                     cases = [decode(rank, batch, length, new_tokens=new_tokens)]
                     cases += _fp8([rank], batch, length, new_tokens=new_tokens)
                     yield from (case for case in cases if case.shape.batch == batch)
+    yield from kernels(model)
     for phase in ("prefill", "train"):
         for kernel in (False, True):
             for length in (K, 2 * K, 4 * K, 8 * K, 16 * K):
                 yield sequence(phase, model, length, kernel=kernel)
+
+
+def kernels(model: Model) -> Iterator[Workload]:
+    """Decode kernels of every slice in both cache formats and with two tokens, and of few or unlike sequences."""
+    ranks = [model, *model.ranks()]
+    for rank in ranks:
+        yield decode(rank, 128, 4 * K, kernel=True)
+        yield decode(rank, 128, 4 * K, kernel=True, new_tokens=2)
+        yield decode(rank, 128, 4 * K, kernel=True, ragged=True)
+        yield from _fp8([rank], 128, 4 * K, kernel=True)
+    for rank in (ranks[0], ranks[-1]):
+        for batch in (1, 8):
+            for length in (8 * K, 32 * K, 128 * K):
+                yield decode(rank, batch, length, kernel=True)
 
 
 def _fp8(models: Iterable[Model], batch: int, length: int, **options: Any) -> Iterator[Workload]:

@@ -9,8 +9,8 @@ sequence (gluon_latent_plan.py); what lies between is a piece. Its warps have on
     _score    a warp group: scores, online softmax in base 2; hands on weights and the factor that sums shrink by
     _weigh    two warp groups: half of the latents each, weighted sums in registers, written where a piece ends
 
-So products of the next page's scores run beside this page's softmax (AHEAD) and sums, and a page is read from shared
-memory twice.
+So products of the next page's scores run beside those of this page's sums, and a page is read from shared memory twice.
+To begin them before the softmax cost a third more time at 128 heads: its page comes later than the softmax could begin.
 Hopper's matrix instruction has 64 rows. TURNED, for 16 or 32 query rows: tokens or latents are there, S^T = K q^T and
 O^T = K^T P^T, and nothing is wasted. Else 64 query rows are there.
 
@@ -74,39 +74,20 @@ def _fetch(queries, row, turn, FP8: gl.constexpr, RAISED: gl.constexpr):
 
 
 @jit
-def _begin(
-    queries, ring, s, count,
-    TURNED: gl.constexpr, ROOMS: gl.constexpr, STORED: gl.constexpr, FP8: gl.constexpr, HALVES: gl.constexpr,
-):  # fmt: skip
-    """Begin the unscaled scores of a page in the registers of `s`: rotated keys, and HALVES of the latents, each as
-    soon as it is here. Without HALVES nothing is begun."""
-    if HALVES:
-        rooms, ropes, gates = ring[0]
-        stage = count % STORED
-        mbarrier.wait(gates.index(2 * ROOMS + stage), count // STORED & 1)
-        s = _product(ropes.index(stage), queries[3].index(0), s, TURNED, False)
-        for half in gl.static_range(HALVES):
-            room, turn = _room(2 * count + half, ROOMS)
-            mbarrier.wait(gates.index(room), turn)
-            s = _product(rooms.index(room), _half(queries[2], half, FP8), s, TURNED, True)
-    return s
-
-
-@jit
-def _finish(
-    queries, ring, s, count,
-    TURNED: gl.constexpr, ROOMS: gl.constexpr, STORED: gl.constexpr, FP8: gl.constexpr, HALVES: gl.constexpr,
-):  # fmt: skip
-    """The scores of a page of which HALVES have begun."""
-    rooms, _ropes, gates = ring[0]
-    if HALVES == 0:
-        s = _begin(queries, ring, s, count, TURNED, ROOMS, STORED, FP8, 2)
-    elif HALVES == 1:
-        room, turn = _room(2 * count + 1, ROOMS)
+def _products(
+    queries, ring, s, count, TURNED: gl.constexpr, ROOMS: gl.constexpr, STORED: gl.constexpr, FP8: gl.constexpr
+):
+    """Scores of the page that is next, unscaled, in the registers of `s`; each part as soon as it is here."""
+    rooms, ropes, gates = ring[0]
+    stage = count % STORED
+    mbarrier.wait(gates.index(2 * ROOMS + stage), count // STORED & 1)
+    s = _product(ropes.index(stage), queries[3].index(0), s, TURNED, False)
+    for half in gl.static_range(2):
+        room, turn = _room(2 * count + half, ROOMS)
         mbarrier.wait(gates.index(room), turn)
-        s = _product(rooms.index(room), _half(queries[2], 1, FP8), s, TURNED, True)
+        s = _product(rooms.index(room), _half(queries[2], half, FP8), s, TURNED, True)
     s = hopper.warpgroup_mma_wait(0, deps=(s,))
-    mbarrier.arrive(gates.index(2 * ROOMS + STORED + count % STORED), count=1)
+    mbarrier.arrive(gates.index(2 * ROOMS + STORED + stage), count=1)
     return s
 
 
@@ -164,10 +145,10 @@ def _soften(s, softmax, post, number, scale, TOKENS: gl.constexpr, TURNED: gl.co
 def _score(
     queries, lse_ptr, places, ring, post, scale,
     ROWS: gl.constexpr, ROOMS: gl.constexpr, STORED: gl.constexpr, SLOTS: gl.constexpr,
-    FP8: gl.constexpr, RAISED: gl.constexpr, AHEAD: gl.constexpr,
+    FP8: gl.constexpr, RAISED: gl.constexpr,
 ):  # fmt: skip
-    """The warps that make weights of scores; AHEAD halves of the next page's are under way meanwhile. At a piece's end
-    they send the factor that the sums must have. `scale` includes log2(e)."""
+    """The warps that make weights of scores. For each page they send weights and what to shrink the sums by, and at a
+    piece's end the factor that the sums must have. `scale` includes log2(e)."""
     TURNED: gl.constexpr = ROWS < 64
     TOKENS: gl.constexpr = 0 if TURNED else 1
     shape: gl.constexpr = [64, ROWS] if TURNED else [ROWS, 64]
@@ -186,19 +167,12 @@ def _score(
             top_M = gl.full([ROWS], float("-inf"), gl.float32, of_rows)
             total = gl.zeros(shape, gl.float32, mma) if TURNED else gl.zeros([ROWS], gl.float32, of_rows)
             s = gl.zeros(shape, gl.float32, mma)
-            s = _begin(queries, ring, s, count, TURNED, ROOMS, STORED, FP8, AHEAD)
-            for page in range(begin, stop - 1):
-                s = _finish(queries, ring, s, count, TURNED, ROOMS, STORED, FP8, AHEAD)
+            for page in range(begin, stop):
+                s = _products(queries, ring, s, count, TURNED, ROOMS, STORED, FP8)
                 seen = gl.expand_dims(page * 64 + token_N, 1 - TOKENS) < gl.expand_dims(limit_M, TOKENS)
-                made = gl.where(seen, s, float("-inf"))
-                s = _begin(queries, ring, s, count + 1, TURNED, ROOMS, STORED, FP8, AHEAD)
-                top_M, total = _soften(made, (top_M, total), post, count + pieces, scale, TOKENS, TURNED, SLOTS)
+                s = gl.where(seen, s, float("-inf"))
+                top_M, total = _soften(s, (top_M, total), post, count + pieces, scale, TOKENS, TURNED, SLOTS)
                 count += 1
-            s = _finish(queries, ring, s, count, TURNED, ROOMS, STORED, FP8, AHEAD)
-            seen = gl.expand_dims(stop * 64 - 64 + token_N, 1 - TOKENS) < gl.expand_dims(limit_M, TOKENS)
-            made = gl.where(seen, s, float("-inf"))
-            top_M, total = _soften(made, (top_M, total), post, count + pieces, scale, TOKENS, TURNED, SLOTS)
-            count += 1
             total_M = gl.sum(total, TOKENS) if TURNED else total
             factor_M = (1.0 / RAISED) / gl.maximum(total_M, 1e-30)
             _announce(post, count + pieces, factor_M, SLOTS)
@@ -339,7 +313,7 @@ def _post(summed: gl.constexpr, q_rope, ROWS: gl.constexpr, SLOTS: gl.constexpr)
 def attend(
     q_latent, q_rope, latents, scales, rope, table_ptr, lengths_ptr, starts_ptr, o_ptr, parts_ptr, lse_ptr,
     scale, rows, heads, table_stride, blocks,
-    ROWS: gl.constexpr, FP8: gl.constexpr, RAISED: gl.constexpr, AHEAD: gl.constexpr,
+    ROWS: gl.constexpr, FP8: gl.constexpr, RAISED: gl.constexpr,
     ROOMS: gl.constexpr, STORED: gl.constexpr, HALVES: gl.constexpr, SLOTS: gl.constexpr,
     SUM_REGISTERS: gl.constexpr, CONVERT_REGISTERS: gl.constexpr, COPY_REGISTERS: gl.constexpr,
 ):  # fmt: skip
@@ -360,7 +334,7 @@ def attend(
     if FP8:
         gl.warp_specialize(
             [
-                (_score, (queries, lse_ptr, places, ring, post, scale, ROWS, ROOMS, STORED, SLOTS, FP8, RAISED, AHEAD)),
+                (_score, (queries, lse_ptr, places, ring, post, scale, ROWS, ROOMS, STORED, SLOTS, FP8, RAISED)),
                 (_weigh, (o_ptr, parts_ptr, places, ring, post, 0, ROWS, ROOMS, SLOTS)),
                 (_weigh, (o_ptr, parts_ptr, places, ring, post, 1, ROWS, ROOMS, SLOTS)),
                 (_convert, (places, ring, ROOMS, STORED, HALVES, RAISED)),
@@ -372,7 +346,7 @@ def attend(
     else:
         gl.warp_specialize(
             [
-                (_score, (queries, lse_ptr, places, ring, post, scale, ROWS, ROOMS, STORED, SLOTS, FP8, RAISED, AHEAD)),
+                (_score, (queries, lse_ptr, places, ring, post, scale, ROWS, ROOMS, STORED, SLOTS, FP8, RAISED)),
                 (_weigh, (o_ptr, parts_ptr, places, ring, post, 0, ROWS, ROOMS, SLOTS)),
                 (_weigh, (o_ptr, parts_ptr, places, ring, post, 1, ROWS, ROOMS, SLOTS)),
                 (_copy, (cache, places, ring, ROOMS, STORED, HALVES, FP8)),

@@ -22,6 +22,7 @@ LEAST = 2  # pages of a part
 SLACK = 0.06  # by how much whole sequences may load a program more than equal parts do
 MANY = 10  # pieces of a sequence, above which a program of the merge takes some columns of them
 MERGE_MANY, MERGE_FEW = (64, 64), (4, 512)  # pieces at a time and columns
+ROWS, EACH = 4096, 4  # of all sequences, above which a program of the merge takes several: most end at once
 
 
 @dataclass(frozen=True)
@@ -80,32 +81,35 @@ def plan_parts(
 @jit(do_not_specialize=["rows"])
 def merge_pieces(
     parts_ptr, lse_ptr, spans_ptr, o_ptr, rows,
-    CHUNK: tl.constexpr, COLUMNS: tl.constexpr, C: tl.constexpr,
+    EACH: tl.constexpr, CHUNK: tl.constexpr, COLUMNS: tl.constexpr, C: tl.constexpr,
 ):  # fmt: skip
-    """o [B, M, C] of sequences in several parts, from [P, 2, M, C] weighted by 2^lse; each program COLUMNS of a row,
-    CHUNK pieces at a time."""
+    """o [B, M, C] of sequences in several parts, from [P, 2, M, C] weighted by 2^lse; each program COLUMNS of EACH
+    rows, CHUNK pieces at a time."""
     sequence = tl.program_id(1)
     first = tl.load(spans_ptr + 2 * sequence)
     count = tl.load(spans_ptr + 2 * sequence + 1)
     if count > 1:
         split: tl.constexpr = C // COLUMNS
         column = tl.program_id(0) % split * COLUMNS + tl.arange(0, COLUMNS)
-        row = tl.program_id(0) // split
-        top, total = -1e30, 0.0
-        merged = tl.zeros([COLUMNS], tl.float32)
-        for begin in range(0, count, CHUNK):
-            piece = begin + tl.arange(0, CHUNK)
-            kept = 2 * (first + piece) + tl.where(piece == 0, 1, 0)
-            place = kept.to(tl.int64) * rows + row
-            lse = tl.load(lse_ptr + place, mask=piece < count, other=float("-inf"))
-            part = tl.load(parts_ptr + place[:, None] * C + column[None, :], mask=(piece < count)[:, None], other=0.0)
-            new = tl.maximum(top, tl.max(lse, 0))
-            weight, shrink = tl.exp2(lse - new), tl.exp2(top - new)
-            merged = merged * shrink + tl.sum(part * weight[:, None], 0)
-            total = total * shrink + tl.sum(weight, 0)
-            top = new
-        place = (sequence * rows + row).to(tl.int64) * C + column
-        tl.store(o_ptr + place, (merged / total).to(o_ptr.dtype.element_ty))
+        begun = tl.program_id(0) // split * EACH
+        for row in range(begun, tl.minimum(begun + EACH, rows)):
+            top, total = -1e30, 0.0
+            merged = tl.zeros([COLUMNS], tl.float32)
+            for begin in range(0, count, CHUNK):
+                piece = begin + tl.arange(0, CHUNK)
+                kept = 2 * (first + piece) + tl.where(piece == 0, 1, 0)
+                place = kept.to(tl.int64) * rows + row
+                lse = tl.load(lse_ptr + place, mask=piece < count, other=float("-inf"))
+                part = tl.load(
+                    parts_ptr + place[:, None] * C + column[None, :], mask=(piece < count)[:, None], other=0.0
+                )
+                new = tl.maximum(top, tl.max(lse, 0))
+                weight, shrink = tl.exp2(lse - new), tl.exp2(top - new)
+                merged = merged * shrink + tl.sum(part * weight[:, None], 0)
+                total = total * shrink + tl.sum(weight, 0)
+                top = new
+            place = (sequence * rows + row).to(tl.int64) * C + column
+            tl.store(o_ptr + place, (merged / total).to(o_ptr.dtype.element_ty))
 
 
 def planned(lengths_B: Tensor, parts: int, page: int = 64) -> Plan:
@@ -123,7 +127,8 @@ def planned(lengths_B: Tensor, parts: int, page: int = 64) -> Plan:
 def merge(parts: Tensor, lse: Tensor, plan: Plan, o_BMC: Tensor) -> None:
     """Write to `o` what sequences in several parts come to; the others are there already."""
     batch, rows, latent = o_BMC.shape
+    each = EACH if batch * rows > ROWS else 1
     chunk, columns = MERGE_MANY if plan.parts > MANY * batch else MERGE_FEW
-    merge_pieces[(rows * (latent // columns), batch)](
-        parts, lse, plan.spans, o_BMC, rows, CHUNK=chunk, COLUMNS=columns, C=latent
+    merge_pieces[(-(-rows // each) * (latent // columns), batch)](
+        parts, lse, plan.spans, o_BMC, rows, EACH=each, CHUNK=chunk, COLUMNS=columns, C=latent
     )

@@ -22,7 +22,7 @@ from tests.impls.linear.gluon_emulated import Barrier, Launch
 
 PAGES = ("sequences", "piece", "room", "copy", "scaled", "convert")
 PLAIN = (
-    *("barriers", "rings", "post", "score", "weigh", "lowered", "half", "fetch", "product", "begin", "finish"),
+    *("barriers", "rings", "post", "score", "weigh", "lowered", "half", "fetch", "product", "products"),
     *("soften", "announce", "told", "send", "sum", "leave"),
 )
 

@@ -57,7 +57,9 @@ class Drawn:
 def drawn_of(view: View, record: Record) -> Drawn:
     """A record with its samples; where their rounds are missing they are counted."""
     samples, rounds = view.run.samples(record), view.run.rounds(record)
-    return Drawn(record, samples, rounds if rounds.shape == samples.shape else np.arange(samples.size, dtype=np.float64))
+    return Drawn(
+        record, samples, rounds if rounds.shape == samples.shape else np.arange(samples.size, dtype=np.float64)
+    )
 
 
 def figures(view: View, case: facts.Case) -> Html | None:

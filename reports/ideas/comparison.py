@@ -30,6 +30,11 @@ class Point:
     other: Record
     figure: Figure
 
+    @property
+    def named(self) -> str:
+        """The case without its study: `decode/v3/b1-s4096`."""
+        return self.case.id.split(".", 1)[-1]
+
     def has(self, key: str, word: str) -> bool:
         """Whether the timing of either says so, such as `clock` that it is `host-bound`."""
         return word in (self.mine.timing.get(key), self.other.timing.get(key))
@@ -72,7 +77,7 @@ class Comparison:
         """What it takes over all cases, how often it is ahead, and the case that takes longest with its interval."""
         ends = sorted(point.figure.value for point in self.points)
         last = self.points[-1]
-        named = f"{last.case.first.model}/{last.case.first.sizes}"
+        named = last.named
         if len(ends) == 1:
             return f"{self.doing} takes {full(last.figure, 'ratio')} the time of {self.other} ({named})"
         least, most = show(ends[0], "ratio"), show(ends[-1], "ratio")
@@ -93,10 +98,9 @@ class Comparison:
             return None
         far = max(found, key=lambda point: side * point.figure.value)
         short = f"{word} time than {self.other} in {len(found)} of {len(self.points)} cases"
-        named = f"{far.case.first.model}/{far.case.first.sizes}"
         return (
             f"{self.doing} in {short}",
-            f"{self.doing} takes {short}, {full(far.figure, 'ratio')} at {most} ({named})",
+            f"{self.doing} takes {short}, {full(far.figure, 'ratio')} at {most} ({far.named})",
         )
 
 

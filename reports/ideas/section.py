@@ -74,7 +74,9 @@ def headline(one: Answer) -> Html:
     costs = told.costs[0].short.rstrip(",") if told.costs else "nothing that shows here"
     first = one.views[0]
     where = first.label if first.on_gpu else f"{first.label}, a CPU, which says nothing about a GPU"
-    text = f" buys {buys}; it costs {costs}. On {where}: {told.doubt or 'no paired ratio'}."
+    text = (
+        f" buys {buys}; it costs {costs}. On {where}: {told.doubt or 'no paired ratio'}; a model's loss: {told.loss}."
+    )
     return tag("li", name, text)
 
 

@@ -34,7 +34,7 @@ class Part:
 class Told:
     """What an idea buys and costs, how sure that is, and what was not measured, with the command; most telling first.
 
-    `doubt` is how sure it is in a few words.
+    `doubt` is how sure the times are in a few words, `loss` what is known of a model's.
     """
 
     buys: list[Part] = field(default_factory=list)
@@ -42,6 +42,7 @@ class Told:
     sure: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     doubt: str = ""
+    loss: str = "not recorded"
 
     def add(self, found: Sequence[Comparison | None], beside: Comparison | None = None) -> None:
         """Each comparison on its side, then how sure they are together with one that is told in other words."""
@@ -117,7 +118,7 @@ def mla(views: Sequence[View]) -> Told:
     if work:
         flops = f"{show(over(work[0], work[1], 'flops'), 'ratio')} the FLOPs of MHA"
         told.costs.append(Part(f"{flops} over the cache", f"attention over the cache needs {flops} ({work[0].model})"))
-    told.missing.append("What it does to a model's quality is not in these figures.")
+    told.missing.append("What it does to a model's loss was not recorded.")
     return told
 
 
@@ -135,6 +136,7 @@ def moe(views: Sequence[View]) -> Told:
         times = show(over(held[0], held[1], "parameters"), "ratio")
         many = f"{times} the parameters of the dense layer that computes as much"
         told.costs.append(Part(many, f"it holds {many} ({held[0].model})"))
+    told.missing.append("What it does to a model's loss beside a dense model's was not recorded.")
     trained = [text for view in views if (text := training.answer(view))]
     told.sure += [text.rstrip(".") for text in trained[:1]]
     if not trained:
@@ -173,7 +175,9 @@ def quantized(views: Sequence[View]) -> Told:
     trained = [family for view in views for family in fp8_loss.families(view)]
     if trained:
         longest = max(trained, key=lambda f: (min(seed.end for seed in f.seeds), len(f.seeds)))
-        told.sure.append(f"training a small model ({longest.name}), {fp8_loss.told(longest)}")
+        sentence = fp8_loss.told(longest)
+        told.sure.append(f"training a small model ({longest.name}), {sentence}")
+        told.loss = sentence.rsplit(": ", 1)[-1]
     else:
         told.missing.append("What it does to a model's loss was not recorded (make bench STUDY=linear K=loss).")
     return told
@@ -202,7 +206,9 @@ def mtp(views: Sequence[View]) -> Told:
     trained = [family for view in views for family in mtp_loss.families(view) if family.technique == "mtp"]
     if trained:
         longest = max(trained, key=lambda f: (min(seed.end for seed in f.seeds), len(f.seeds)))
-        told.sure.append(f"of a small model ({longest.name}), {mtp_loss.told(longest)}")
+        sentence = mtp_loss.told(longest)
+        told.sure.append(f"of a small model ({longest.name}), {sentence}")
+        told.loss = sentence.rsplit(": ", 1)[-1]
     else:
         told.missing.append("What it does to a model's loss was not recorded (make bench STUDY=objective K=loss).")
     return told

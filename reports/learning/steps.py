@@ -103,7 +103,7 @@ def case_reference(case: facts.Case, technique: str) -> Record | None:
 
 def saved_row(view: View, case: facts.Case, what: str, best: Record, reference: Record) -> Html:
     """One contender beside its reference."""
-    ratio = facts.ratio(view.run, best, reference)
+    ratio = view.ratio(best, reference)
     mine, other = best.value("peak"), reference.value("peak")
     peak = show(mine / other, "ratio") if mine is not None and other else DASH
     share = best.value("floor_share")

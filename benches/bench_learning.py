@@ -97,6 +97,7 @@ def cpu() -> Iterator[Workload]:
     """The model that `make learn` trains, its rollout at a short and a long prompt, an update in both forms; a head
     with an eighth of DeepSeek-V3's symbols; and the short form of `make learn`, on words."""
     small = ascii_model(64, 2, 16, 32)
+    yield learning(small, WORDS, Recipe(60, questions=16, group=8, count=WORDS.answer, rate=2e-3, warm_up=5))
     yield rolling(small, ADDITION, 32, 16, 5)
     yield rolling(small, REVERSAL, 16, 8, 14)
     for task in (ADDITION, REVERSAL, COUNTDOWN):
@@ -104,13 +105,13 @@ def cpu() -> Iterator[Workload]:
     yield updating(small, ADDITION, 32, 8, 5)
     yield updating(small, ADDITION, 32, 8, 5, replace(RULE, form="sequence"))
     yield logging(512, 128, V3_SYMBOLS // 8, "float32")
-    yield learning(small, WORDS, Recipe(60, questions=16, group=8, count=WORDS.answer, rate=2e-3, warm_up=5))
 
 
 def gpu() -> Iterator[Workload]:
     """A model of 120 million parameters: rollouts in FP32, for symbols must be equal to the last one, updates and whole
     steps in BF16, gradients of 64 responses at once; and log-probabilities of 4096 rows out of V3's symbols."""
     large, half = (ascii_model(1024, 10, 128, 512, dtype) for dtype in ("float32", "bfloat16"))
+    yield learning(half, WORDS, Recipe(40, questions=64, group=8, count=WORDS.answer, rate=2e-4, warm_up=5, micro=64))
     for questions, group in ((8, 16), (64, 16), (16, 64)):  # the truth samples in FP64 without caches
         yield rolling(large, REVERSAL, questions, group, 16)
     for task in (ADDITION, REVERSAL, COUNTDOWN):
@@ -120,7 +121,6 @@ def gpu() -> Iterator[Workload]:
     yield updating(half, REVERSAL, 16, 8, 16, replace(RULE, form="sequence"))
     for hidden in (1024, 2048):
         yield logging(4096, hidden, V3_SYMBOLS, "bfloat16")
-    yield learning(half, WORDS, Recipe(40, questions=64, group=8, count=WORDS.answer, rate=2e-4, warm_up=5, micro=64))
 
 
 def full() -> Iterator[Workload]:

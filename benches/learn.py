@@ -75,7 +75,9 @@ class Study:
         name = f"{now:%Y%m%d-%H%M%S}-learning-learn-{git_state(ROOT)['commit'] or 'nocommit'}"
         kept = {name: getattr(plan, name) for name in KEPT} | {"steps": plan.shape.recipe.steps}
         kept |= {"start": plan.shape.start, "task": asdict(plan.shape.task)}
-        options = {"study": "learning", "device": plan.device, "tier": "learn", "model": plan.model, "learn": kept}
+        tier = "gpu" if plan.device == "cuda" else "cpu"
+        options = {"study": "learning", "device": plan.device, "tier": tier, "model": plan.model}
+        options |= {"budget": plan.budget, "command": plan.command, "learn": kept}
         started = now.isoformat(timespec="seconds")
         header = Header(name, started, fingerprint(ROOT), {}, options, {**COMMON, **METRICS})
         study = cls(plan, runs / name, header)

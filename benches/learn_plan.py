@@ -53,6 +53,15 @@ class Plan:
         """The model's word in case ids."""
         return f"ascii-{self.shape.model.feed}-{self.shape.model.technique}-d{self.shape.model.hidden}"
 
+    @property
+    def command(self) -> str:
+        """What repeats the run."""
+        task, arms, seeds = self.shape.task, ",".join(self.arms), ",".join(map(str, self.seeds))
+        words = {"ARMS": arms, "SEEDS": seeds, "STEPS": self.shape.recipe.steps, "START": self.shape.start}
+        words |= {"TASK": task.kind, "DIFFICULTY": task.difficulty, "DEVICE": self.device, "BUDGET": f"{self.budget:g}"}
+        words |= {"REWARD": f"'{self.reward}'"} if self.reward else {}
+        return " ".join(["make learn", *(f"{name}={value}" for name, value in words.items())])
+
     def sizes(self, seed: int) -> str:
         """What is said after it."""
         return f"{self.shape.task.label}-{self.shape.start}-s{self.shape.recipe.steps}-seed{seed}"

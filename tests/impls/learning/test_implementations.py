@@ -14,7 +14,9 @@ from impls.learning.rollout import END_SYMBOL, Sampling, counted, joined
 from impls.learning.shape import LogShape
 from impls.learning.tasks import Task
 from impls.learning.update import Batch, chunked, mask_of, whole
+from impls.model.decoder import Decoder
 from impls.model.generation import Plain
+from impls.model.serving import Server
 from impls.objective.weights import model_of
 
 ROLLOUT, REWARD, UPDATE, LOGPROB = (f"learning.{name}" for name in ("rollout", "reward", "update", "logprob"))
@@ -121,6 +123,13 @@ def test_sampling_ends_when_all_responses_have(draw, registry, rollout_shape, mo
     monkeypatch.setattr(Plain, "step", ending)
     found = sampling.sample(questions)
     assert len(steps) == 2 and not found.symbols_BN[:, 3:].any()
+
+
+def test_caches_go_evenly_into_those_that_follow(model):
+    decoder = Decoder(model)
+    for batch, slots in ((3, 8), (4, 5)):
+        with pytest.raises(ValueError, match=f"2 sequences of 6 slots do not go evenly into {batch} of {slots}"):
+            Server(decoder, batch, slots).follow(Server(decoder, 2, 6))
 
 
 def test_prompts_beyond_the_room_are_refused(draw, registry, rollout_shape):

@@ -112,10 +112,14 @@ def compare(
     doing: str,
     other: str,
 ) -> Comparison | None:
-    """The best of one technique over the best of another, in the cases of these runs; None where both never ran."""
-    points = []
+    """The best of one technique over the best of another, in the cases of these runs; None where both never ran.
+
+    A case that several runs have counts once, as the first of them has it.
+    """
+    points: list[Point] = []
     for view in views:
-        for case in cases(view):
+        known = {point.case.id for point in points}
+        for case in (case for case in cases(view) if case.id not in known):
             mine, its = case.best(technique), case.best(base)
             figure = view.ratio(mine, its) if mine is not None and its is not None else None
             if figure is not None and mine is not None and its is not None:

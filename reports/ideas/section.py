@@ -11,7 +11,7 @@ from ..view import View, link
 from .told import IDEAS, Idea, Told
 
 LEAD = (
-    "Each idea against what it replaces: the fastest implementation of both in every case, on the machine that "
+    "Each idea against what it replaces: the fastest implementation of both in every case, on the kind of machine that "
     "measured most of it. Figures in brackets are 95 % intervals; below 1\N{MULTIPLICATION SIGN} the idea is faster."
 )
 
@@ -40,7 +40,7 @@ def answers(views: Sequence[View]) -> list[Answer]:
 
 
 def chosen(views: Sequence[View], study: str) -> list[View]:
-    """The runs of one machine that has most of a study: a GPU before a CPU, so that no two machines mix."""
+    """The runs of the machines of one name that have most of a study, a GPU before a CPU: no two kinds mix."""
     groups: dict[tuple[bool, str], list[View]] = {}
     for view in views:
         if view.of(study):

@@ -216,13 +216,13 @@ def mtp(views: Sequence[View]) -> Told:
 
 def generation(views: Sequence[View]) -> Comparison | None:
     """Decoding with drafts over plain decoding, in the faster form of each case."""
-    points = [
-        Point(one.case, one.drafted, one.plain, figure)
-        for view in views
-        for one in draftings(view)
-        if (figure := view.ratio(one.drafted, one.plain)) is not None
-    ]
-    return Comparison("generation", "plain decoding", tuple(points)) if points else None
+    points: dict[str, Point] = {}
+    for view in views:
+        for one in draftings(view):
+            figure = view.ratio(one.drafted, one.plain)
+            if figure is not None:
+                points.setdefault(one.case.id, Point(one.case, one.drafted, one.plain, figure))
+    return Comparison("generation", "plain decoding", tuple(points.values())) if points else None
 
 
 IDEAS = (

@@ -80,6 +80,13 @@ def test_machines_do_not_mix_and_a_gpu_comes_first(tmp_path: Path) -> None:
     assert "A CPU's times say nothing about a GPU." in lines([slow])
 
 
+def test_a_case_of_two_runs_counts_once_as_the_first_has_it(tmp_path: Path) -> None:
+    newest = view_of(tmp_path / "newest", [decode("mha", 512, 100.0), decode("mla", 512, 50.0)])
+    older = view_of(tmp_path / "older", [decode("mha", 512, 100.0), decode("mla", 512, 300.0)])
+    text = lines([newest, older])
+    assert "0.500×" in text and "3.00×" not in text and "1 ratio of verified results" in text
+
+
 @pytest.mark.parametrize("study", ["attention", "ffn", "linear", "objective"])
 def test_what_was_not_measured_names_its_command(tmp_path: Path, study: str) -> None:
     text = lines([view_of(tmp_path / "run", [decode("mha", 512, 100.0)])])

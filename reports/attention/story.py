@@ -39,9 +39,11 @@ def answer(view: View) -> str:
     if not found or not found[0].ratios:
         return " ".join([*parts, "Decode latencies of MLA and MHA were not both measured in this run."])
     where = "on this GPU" if view.on_gpu else "on this CPU"
-    parts.append(f"Decoding {where} ({found[0].title}), {outcome(found[0])}.")
+    whole = found[0].operation == LAYER
+    doing = "Decoding" if whole else "In decode's inner kernel, without the layer's projections,"
+    parts.append(f"{doing} {where} ({found[0].title}), {outcome(found[0])}.")
     others = singles(found[1:])
-    parts += [summary(others, "layer" if found[0].operation == LAYER else "inner kernel", " other")] if others else []
+    parts += [summary(others, "layer" if whole else "inner kernel", " other")] if others else []
     return " ".join(parts)
 
 

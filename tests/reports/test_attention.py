@@ -199,6 +199,12 @@ def test_cache_bytes_are_told_for_the_model_of_the_answer(tmp_path: Path, view: 
     assert "A layer of v3 in bfloat16 caches 1,152 bytes" in answer(found)
 
 
+def test_a_run_of_inner_kernels_alone_does_not_speak_of_decoding(tmp_path: Path, view: View) -> None:
+    found = view_of(tmp_path, [r for r in view.run.records if r.operation == "attention.decode_kernel"])
+    assert "In decode's inner kernel, without the layer's projections, on this GPU" in answer(found)
+    assert "Decoding on" not in answer(found) and "Decoding on" in answer(view)
+
+
 def test_a_run_without_mha_says_so(tmp_path: Path, view: View) -> None:
     found = view_of(
         tmp_path, [r for r in view.run.records if r.technique == "mla" and r.operation == "attention.decode"]

@@ -55,12 +55,12 @@ def chosen(views: Sequence[View], study: str) -> list[View]:
 def section(views: Sequence[View], linked: bool = True) -> Html:
     """Four sentences, then a card each; `linked` where the pages of the runs are at hand."""
     found = answers(views)
+    cards = [card(one, linked) for one in found if not one.empty]
     return tag(
         "section",
         tag("h2", "What each idea buys, costs, and how sure that is"),
         tag("ul", [headline(one) for one in found], class_="headlines"),
-        tag("p", LEAD, class_="note"),
-        tag("div", [card(one, linked) for one in found if not one.empty], class_="ideas"),
+        [tag("p", LEAD, class_="note"), tag("div", cards, class_="ideas")] if cards else None,
         id="ideas",
     )
 

@@ -149,7 +149,7 @@ class Binaries:
     """Facts of rehearsals; each binary is looked at once."""
 
     def __init__(self) -> None:
-        self._known: dict[str, dict[str, int]] = {}
+        self._known: dict[str, dict[str, Value]] = {}
 
     def facts(self, name: str, rehearsal: Rehearsal) -> dict[str, dict[str, Value]]:
         """By subject: the contender `name`, and each kernel it launches."""
@@ -160,7 +160,9 @@ class Binaries:
             if kernel.hash not in taken:
                 taken.append(kernel.hash)
                 number = f"#{len(taken)}" if len(taken) > 1 else ""
-                found[f"{name} {kernel.name}{number}"] = dict(self._resources(kernel))
+                if kernel.hash not in self._known:
+                    self._known[kernel.hash] = self.examined(kernel)
+                found[f"{name} {kernel.name}{number}"] = dict(self._known[kernel.hash])
         totals: dict[str, Value] = {
             "status": "compiled",
             **rehearsal.operators,
@@ -170,13 +172,17 @@ class Binaries:
             totals[total] = sum(int(facts[total]) for facts in found.values())
         return {name: totals, **found}
 
-    def _resources(self, kernel: Any) -> dict[str, int]:
-        if kernel.hash not in self._known:
-            self._known[kernel.hash] = resources(kernel)
-        return self._known[kernel.hash]
+    def examined(self, kernel: Any) -> dict[str, Value]:
+        """Facts of one binary."""
+        return dict(resources(kernel))
 
 
-def collect(found: catalog.Catalog, skipped: Sequence[Sequence[str]], note: Callable[..., None]) -> None:
+def collect(
+    found: catalog.Catalog,
+    skipped: Sequence[Sequence[str]],
+    note: Callable[..., None],
+    binaries: Binaries | None = None,
+) -> None:
     """Facts of every Triton contender of a catalog's cases but trials, whose steps follow from data, told to `note`;
     a word if Triton is missing."""
     missing = catalog.unmet("triton", found.device)
@@ -187,7 +193,8 @@ def collect(found: catalog.Catalog, skipped: Sequence[Sequence[str]], note: Call
     from triton.knobs import nvidia
 
     note(toolchain={**toolchain(), "triton": triton.__version__, "ptxas": nvidia.ptxas.version})
-    binaries, done = Binaries(), {(case, contender) for case, contender in skipped}
+    binaries = Binaries() if binaries is None else binaries
+    done = {(case, contender) for case, contender in skipped}
     for case in found.cases:
         workload = found.workloads[case.id]
         operation = found.registry.operations[workload.operation]

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,10 +65,11 @@ class Found:
 
 
 class Collection:
-    """Facts of one kind ("cases" or "kernels") being collected in the background."""
+    """Facts of one kind being collected in the background: "cases", "kernels", or "listings" with a folder and a match
+    as `more`."""
 
-    def __init__(self, what: str, options: Options) -> None:
-        self._what, self._options, self._found = what, options, Found()
+    def __init__(self, what: str, options: Options, more: Sequence[str] = ()) -> None:
+        self._what, self._options, self._more, self._found = what, options, more, Found()
         self._skipped: list[list[str]] = []
         self._folder = tempfile.TemporaryDirectory(prefix="whalebench-exact-")
         self._file, self._log = Path(self._folder.name, "facts"), Path(self._folder.name, "log")
@@ -77,7 +78,7 @@ class Collection:
     def _start(self) -> subprocess.Popen[bytes]:
         instructions = INSTRUCTIONS if platform.machine() in ("x86_64", "AMD64") else {}
         self._file.write_text("")
-        words = [self._what, self._options.to_json(), json.dumps(self._skipped), str(self._file)]
+        words = [self._what, self._options.to_json(), json.dumps(self._skipped), str(self._file), *self._more]
         with self._log.open("wb") as log:
             return subprocess.Popen(
                 [sys.executable, "-W", "ignore", "-m", "harness.facts", *words],

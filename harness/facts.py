@@ -6,7 +6,8 @@ dispatches. Of a Triton contender at the GPU's sizes: see binaries.py. Seeds are
 instructions every such processor has. Wins over times: any difference means something. Loses sight of everything that
 costs time and no operator, byte or register.
 
-`python -m harness.facts WHAT OPTIONS SKIPPED FILE` writes one JSON object a line for `collection.py`, which starts it.
+`python -m harness.facts WHAT OPTIONS SKIPPED FILE [FOLDER MATCH]` writes one JSON object a line for `collection.py`,
+which starts it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import platform
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -176,7 +178,7 @@ def declared(found: catalog.Catalog) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def main(words: Sequence[str]) -> None:
-    """Entry point of the process: WHAT is "cases" or "kernels", SKIPPED a list of [case, contender]."""
+    """Entry point of the process: WHAT is "cases", "kernels" or "listings", SKIPPED a list of [case, contender]."""
     what, options, skipped, file = words[0], Options.from_json(words[1]), json.loads(words[2]), words[3]
     end_with_parent()
     limit_memory("cpu")
@@ -198,6 +200,10 @@ def main(words: Sequence[str]) -> None:
         if what == "cases":
             note(toolchain=toolchain())
             Collector(found, skipped, note).run()
+        elif what == "listings":
+            from .kernels import collector
+
+            collector.collect(found, skipped, note, Path(words[4]), words[5])
         else:
             from .binaries import collect
 

@@ -1,7 +1,7 @@
-"""Pages that other commands put beside the site, the history and a comparison, taken into it where they exist.
+"""Pages that other commands put beside the site, taken into it where they exist: history, a comparison, kernels.
 
-`make history` and `make compare` write folders of their own. What is taken over is the content of their pages and
-their data; frame, navigation, style and script are the site's, so that a copy of its folder is whole.
+`make history`, `make compare` and `make kernels` write folders of their own. What is taken over is the content of their
+pages and their data; frame, navigation, style and script are the site's, so that a copy of its folder is whole.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from pathlib import Path
 from .folder import MARKER
 from .markup import Html
 
-TITLES = {"history": "History", "compare": "Compare"}
+TITLES = {"history": "History", "compare": "Compare", "kernels": "Kernels"}
+DATA = (".json", ".txt")
 PAGE = re.compile(r'<title>(?P<title>.*?) · whalebench</title>.*?<main id="main">(?P<content>.*)</main>', re.S)
 
 
@@ -41,7 +42,7 @@ class Beside:
 
 
 def beside(out: Path) -> list[Beside]:
-    """What stands beside the site `out`: `<out>-history` and `<out>-compare`, if this program wrote them."""
+    """What stands beside the site `out`: `<out>-history` and so on, if this program wrote them."""
     return [found for name in TITLES if (found := read(name, out.with_name(f"{out.name}-{name}"))) is not None]
 
 
@@ -54,5 +55,5 @@ def read(name: str, folder: Path) -> Beside | None:
         found = PAGE.search(path.read_text(encoding="utf-8"))
         if found:
             pages[path.name] = (html.unescape(found["title"]), Html(found["content"]))
-    files = [path for path in sorted(folder.iterdir()) if path.is_file() and path.suffix == ".json"]
+    files = [path for path in sorted(folder.iterdir()) if path.is_file() and path.suffix in DATA]
     return Beside(name, pages, tuple(files)) if "index.html" in pages else None

@@ -9,7 +9,7 @@ from typing import Any
 from harness.record import Record
 from harness.units import MISSING, digits, full, interval, show, some, whole
 
-from . import facts, profile, samples, study, telemetry, verification
+from . import facts, kernels, profile, samples, study, telemetry, verification
 from .markup import Child, Html, join, paragraphs, tag
 from .page import badges
 from .table import Cell, number, pairs, row, table
@@ -34,6 +34,7 @@ def page(view: View, case: facts.Case) -> Html:
         section("Other figures", others(view, case)),
         section("How it was timed", timing(case)),
         section("Where the time goes", profile.section(view, case)),
+        section("Compiled kernels", kernels.section(view, case)),
         section("The machine meanwhile", telemetry.section(view, case)),
         section("Sizes", pairs(sizes(first.shape))),
         section("Implementations", [implementation(view, record) for record in case.records]),

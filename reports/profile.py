@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.profiling.file import CHANGED, FOLDER, Profile, folder_of, read_case
+from harness.profiling.file import CHANGED, FOLDER, TOOLS, Profile, folder_of, read_case
 from harness.record import Record, slug
 from harness.units import digits, listed, show, some
 
@@ -96,6 +96,8 @@ FILES = {
 def section(view: View, case: facts.Case) -> Html | None:
     """Every profile of the case; None without any."""
     profiles, problems = read_case(view.run.folder, case.id)
+    tools = list(TOOLS)
+    profiles.sort(key=lambda profile: (profile.contender, tools.index(profile.tool)))
     body = [one(view, case, profile) for profile in profiles]
     told = [tag("p", f"A profile could not be read: {problem}.", class_="caution") for problem in problems]
     return join(*told, *body) or None

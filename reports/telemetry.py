@@ -202,6 +202,7 @@ def plot(device: Device) -> Plot:
             "title": {"text": f"{title},<br>{unit}"},
             "domain": [round(max(0.0, top - 0.84 * share), 4), round(top, 4)],
             "nticks": 4,
+            "rangemode": "nonnegative",
             **({"tickformat": ".0%"} if unit == "share" else {}),
         }
         traces.append(

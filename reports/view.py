@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from harness.kernels.listing import Listing
 from harness.metrics import Metric
 from harness.record import Figure, Record, Run, slug
 from harness.units import DASH, MISSING, interval, show
@@ -29,13 +30,14 @@ CPU_SENTENCE = (
 
 @dataclass(frozen=True)
 class View:
-    """One run of the site; `origin` says how it came in: newest, recorded or named."""
+    """One run of the site; `origin` says how it came in: newest, recorded or named; `listing` has compiled kernels."""
 
     run: Run
     folder: str
     origin: str
     palette: Palette
     root: Path
+    listing: Listing | None = None
 
     @cached_property
     def cases(self) -> list[facts.Case]:
@@ -191,7 +193,7 @@ def folder_names(runs: Sequence[Run]) -> list[str]:
     taken: list[str] = []
     for run in runs:
         name = re.sub(r"[^A-Za-z0-9._+-]", "-", run.header.run).strip(".") or "run"
-        while name in (*taken, "static", "history", "compare", "index.html", "claims.html", "summary.html"):
+        while name in (*taken, "static", "history", "compare", "kernels", "index.html", "claims.html", "summary.html"):
             name += "-2"
         taken.append(name)
     return taken

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from harness.record import Run, read_runs, slug
 
-from . import claims, contest, environment, method, overview, profile, roofline, study, summary
+from . import claims, contest, environment, kernels, method, overview, profile, roofline, study, summary
 from .beside import beside
 from .folder import finish, start
 from .markup import Html
@@ -93,8 +93,9 @@ def build(found: Found, out: Path, root: Path) -> list[Path]:
     """
     partial = start(out)
     palette = Palette(record for run in found.runs for record in run.records)
+    listing = kernels.beside(out)
     views = [
-        View(run, folder, origin, palette, root)
+        View(run, folder, origin, palette, root, listing)
         for run, origin, folder in zip(found.runs, found.origins, folder_names(found.runs), strict=True)
     ]
     made = [(view, content) for view in views if (content := attempt(view, found.problems))]

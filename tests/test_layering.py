@@ -14,7 +14,7 @@ FOLDERS = ("harness", "impls", "benches", "reports")
 MAY_IMPORT = {"harness": set(), "impls": {"harness"}, "benches": {"harness", "impls"}, "reports": {"harness"}}
 PUBLIC = {f"harness.{name}" for name in ("record", "metrics", "statistics", "units", "compare", "pairing", "verdict")}
 PUBLIC |= {f"harness.{name}" for name in ("deviation", "lookup", "profiling.file", "provenance", "store", "timeline")}
-PUBLIC |= {"harness.telemetry.lanes"}
+PUBLIC |= {"harness.telemetry.lanes", "harness.kernels.listing", "harness.kernels.table"}
 
 
 def imported(path: Path) -> set[str]:

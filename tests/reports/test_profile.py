@@ -36,6 +36,12 @@ def test_kernels_gaps_and_doubts_stand_on_the_page(text: str) -> None:
     assert any(line.startswith("4.19 MB were held at the highest point, 3.95 ms after") for line in memory)
 
 
+def test_time_comes_before_what_python_does(text: str) -> None:
+    lines = Reader(text).lines
+    first, second = (lines.index(f"mla/absorbed, by {tool}") for tool in ("torch", "host"))
+    assert first < second and any("A call returns after 21.0 µs; 40 % of it" in line for line in lines[second:])
+
+
 def test_a_trace_is_in_the_site_and_a_lost_snapshot_is_named(built: Built, text: str) -> None:
     path = built.folder / GPU / "profiles" / slug(CASE) / "mla--absorbed-torch.trace.json.gz"
     assert path.read_bytes() == b"\x1f\x8b made up" and f'href="../profiles/{slug(CASE)}/{path.name}"' in text

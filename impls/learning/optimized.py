@@ -67,7 +67,7 @@ def by_table(table_SV: Tensor, symbols_BN: Tensor, right_BN: Tensor) -> Tensor:
         state_B = table_SV[state_B, symbol_B]
     formatted_B = state_B == DONE
     ended_BN = (right_BN != 0).to(torch.int64)
-    correct_B = ((symbols_BN == right_BN) | (ended_BN == 0)).all(1) & formatted_B
+    correct_B = ((symbols_BN == right_BN) | (ended_BN == 0)).all(1)  # what is right has the format
     return 0.5 * formatted_B.float() + 0.5 * correct_B.float()
 
 

@@ -83,9 +83,10 @@ exact: $(READY) ## compare what has no noise with benches/baselines: results, by
 baseline: $(READY) ## rewrite benches/baselines (REASON='why facts change')
 	@$(PY) -m harness.exact --write --reason "$$REASON"
 
-gate: $(READY) ## BASE=origin/main against the working tree: make exact, then both timed in turn (ONLY= K= OUT=)
+gate: $(READY) ## BASE=origin/main against the working tree: make exact, then both timed in turn (ONLY= K= OUT= BASE_PYTHON=)
 	@$(PY) -m harness.gate --base "$$BASE" $(if $(STUDY),--study "$$STUDY") $(if $(DEVICE),--device "$$DEVICE") \
-		$(if $(BUDGET),--budget "$$BUDGET") $(if $(K),--match "$$K") $(if $(ONLY),--only "$$ONLY") $(if $(OUT),--out "$$OUT")
+		$(if $(BUDGET),--budget "$$BUDGET") $(if $(K),--match "$$K") $(if $(ONLY),--only "$$ONLY") $(if $(OUT),--out "$$OUT") \
+		$(if $(BASE_PYTHON),--base-python "$$BASE_PYTHON")
 
 gate-experiment: $(READY) ## how often the timing gate is wrong, quiet and beside busy neighbours, 45 minutes (N=40)
 	@$(PY) -m harness.gate.experiment --runs "$${N:-40}" $(if $(K),--match "$$K") \

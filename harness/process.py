@@ -53,9 +53,9 @@ def end_like_ctrl_c() -> None:
 
 
 class WorkerProcess:
-    """One worker; `log` collects what implementations print."""
+    """One worker; `log` collects what implementations print, `python` is the interpreter, by default this one."""
 
-    def __init__(self, options: Options, log: Path, module: str = "harness.worker") -> None:
+    def __init__(self, options: Options, log: Path, module: str = "harness.worker", python: str = "") -> None:
         self._timeout = options.timeout
         read, write = os.pipe()
         self._turn_file = tempfile.NamedTemporaryFile(prefix="whalebench-turn-")  # noqa: SIM115 - lives as long as this
@@ -65,7 +65,7 @@ class WorkerProcess:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", module, options.to_json(), str(write), self._turn_file.name],
+                [python or sys.executable, "-m", module, options.to_json(), str(write), self._turn_file.name],
                 cwd=options.root,
                 stdin=subprocess.PIPE,
                 stdout=output,

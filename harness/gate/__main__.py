@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import math
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -21,6 +22,7 @@ from .. import exact
 from ..deviation import NOTHING, USAGE
 from ..options import Options
 from ..process import end_like_ctrl_c
+from ..provenance import changed_tools
 from ..units import some
 from . import kernels
 from .options import GateOptions
@@ -45,6 +47,13 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", help="cpu or cuda; default: a GPU where there is one")
     parser.add_argument("--budget", type=float, help="seconds for timing; default: 27 on a CPU, 120 on a GPU")
     parser.add_argument("--timeout", type=float, default=TIMEOUT, help="seconds after which code hangs; default: 60")
+    parser.add_argument(
+        "--base-python",
+        default="",
+        metavar="PYTHON",
+        help="interpreter of an environment with the base's requirements, where those changed: each revision is timed "
+        "under its own, in two processes in turn",
+    )
     parser.add_argument("--package", default="impls", help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, help="folder for gate.json, gate.md and gate.xml; default: in runs/")
     return parser.parse_args(words)
@@ -65,6 +74,8 @@ def run(asked: argparse.Namespace, root: Path, folder: Path) -> Outcome:
         value = getattr(asked, name)
         if value is not None and not 0 < value < math.inf:
             raise Stopped(USAGE, f"{name.upper()}={value:g} is not a number of seconds above 0")
+    if asked.base_python and shutil.which(asked.base_python) is None:
+        raise Stopped(USAGE, f"BASE_PYTHON={asked.base_python} is no program that can be run")
     base = find(root, asked.base)
     outcome = Outcome(base, _head(root))
     if asked.only != "timing":
@@ -74,7 +85,7 @@ def run(asked: argparse.Namespace, root: Path, folder: Path) -> Outcome:
         _guarded(outcome, partial(_interpret, asked, root, folder, outcome))
     if asked.only != "exact":
         print(f"timing gate against {base} ...", flush=True)
-        _remark_changes(outcome, root, asked.package)
+        _remark_changes(outcome, root, asked.package, asked.base_python)
         _guarded(outcome, partial(_time, asked, root, folder, outcome))
     return outcome
 
@@ -88,7 +99,7 @@ def _guarded(outcome: Outcome, part: Callable[[], None]) -> None:
 
 
 def _options(asked: argparse.Namespace, root: Path) -> GateOptions:
-    same = {name: getattr(asked, name) for name in ("study", "device", "budget", "timeout", "package")}
+    same = {name: getattr(asked, name) for name in ("study", "device", "budget", "timeout", "package", "base_python")}
     return GateOptions(root=str(root), **same)
 
 
@@ -105,6 +116,9 @@ def _time(asked: argparse.Namespace, root: Path, folder: Path, outcome: Outcome)
         measured = GateOptions(**{**options.__dict__, "base_path": str(tree.path)})
         found = GateRun(measured, folder / "worker.log", asked.match, say=lambda said: print(said, flush=True)).run()
         outcome.timed = found
+        if found.base_software is not None:
+            tools = changed_tools(found.base_software, found.software) or "the same versions"
+            outcome.remark(f"each revision had an environment of its own, base -> head: {tools}")
         if changed_paths(root, outcome.base, (options.benches, options.package)):
             _remark_lost_cases(outcome, tree, asked, found.device)
 
@@ -128,14 +142,17 @@ def _head(root: Path) -> str:
     return f"working tree at {head.commit[:10]}" + (f" with changes in {some(len(dirty), 'file')}" if dirty else "")
 
 
-def _remark_changes(outcome: Outcome, root: Path, package: str) -> None:
+def _remark_changes(outcome: Outcome, root: Path, package: str, base_python: str) -> None:
     """What is the same in both, and what is another but was measured under the head's."""
     if not changed_paths(root, outcome.base, (package,)):
         outcome.remark(f"{package}/ is the same in both revisions: a comparison of equal code")
     tools = changed_paths(root, outcome.base, TOOLCHAIN)
     if tools:
-        said = "both revisions were timed under what is installed here"
-        outcome.remark(f"the toolchain changed ({', '.join(tools)}): {said}, so its own effect is not seen")
+        said = "each revision was timed under its own"
+        if not base_python:
+            said = "both revisions were timed under what is installed here, so its own effect is not seen; BASE_PYTHON="
+            said += "the python of an environment with the base's requirements shows it"
+        outcome.remark(f"the toolchain changed ({', '.join(tools)}): {said}")
 
 
 def main(words: Sequence[str] | None = None) -> int:

@@ -32,7 +32,6 @@ class Arm:
     def __init__(self, name: str, implementation: Implementation, share: float = 0.0) -> None:
         self.name, self.revision, self.share = name, REVISIONS[name], share
         self._implementation = implementation
-        self.slots: list[float] = []
         self._calls = 1
 
     def set_up(self, side: Side, flush: Thunk, graph: bool, empty_ns: float | None) -> None:

@@ -11,8 +11,8 @@ import threading
 from pathlib import Path
 
 from .case import GateCase
+from .lane import Lane
 from .options import GateOptions
-from .run import Lane
 
 NEED = "triton"
 

@@ -13,9 +13,13 @@ REVISIONS: Mapping[str, int] = {"base": BASE, "control": BASE, "slowed": BASE, "
 
 @dataclass(frozen=True)
 class GateOptions(Options):
-    """`base_path`: a folder with a copy of the base's package for each of its arms, `impls_base` and so on."""
+    """`base_path`: a folder with a copy of the base's package for each of its arms, `impls_base` and so on.
+
+    `base_python`: the interpreter of an environment with the base's toolchain; empty where both have the same.
+    """
 
     base_path: str = ""
+    base_python: str = ""
 
     def package_of(self, arm: str) -> str:
         """The package that an arm's code is loaded from."""

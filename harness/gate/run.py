@@ -9,7 +9,6 @@ neighbour would, and that is what alternating in short slots is for.
 from __future__ import annotations
 
 import os
-import random
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,11 +19,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from ..deviation import INCOMPATIBLE, INCONCLUSIVE, NOTHING, PASS, USAGE, worst
-from ..process import WorkerLost, WorkerProcess
+from ..deviation import INCOMPATIBLE, INCONCLUSIVE, NOTHING, PASS, worst
 from ..verdict import LOOKS, Rule
 from .case import GateCase, broken_proof
-from .options import BASE, HEAD, GateOptions
+from .lane import Lane, Pair
+from .options import GateOptions
 from .revision import Stopped
 
 TOLERANCE = {"cpu": 0.03, "cuda": 0.01}
@@ -38,11 +37,13 @@ LANES = 2
 
 @dataclass(frozen=True)
 class Found:
-    """What the timing gate found. `broken`: why the run cannot be trusted, None when its proof held."""
+    """What the timing gate found. `broken`: why the run cannot be trusted, None when its proof held. `base_software`:
+    that of the base's own environment, None where both revisions ran under the head's."""
 
     cases: Sequence[GateCase]
     device: str
     software: Mapping[str, Any]
+    base_software: Mapping[str, Any] | None
     broken: str | None
     seconds: float
     processes: int
@@ -58,102 +59,6 @@ class Found:
             left = [case.kind for case in self.cases]
             return INCOMPATIBLE if "incomparable" in left else INCONCLUSIVE if "unclear" in left else NOTHING
         return worst([PASS, *(case.code for case in self.cases)])
-
-
-class Lane:
-    """One worker at a time, asked until `stop` is set. Raises Stopped for what does not load."""
-
-    def __init__(
-        self, options: GateOptions, log: Path, stop: threading.Event, module: str = "harness.gate.worker"
-    ) -> None:
-        self._options, self._log, self._stop, self._module = options, log, stop, module
-        self._worker: WorkerProcess | None = None
-        self._rng, self._setup = random.SystemRandom(), 0.3
-        self._unused = False
-        self.opening = 0.0
-        self.processes = 0
-
-    def open(self) -> dict[str, Any]:
-        """A fresh process; what it offers."""
-        if self._stop.is_set():
-            raise Stopped(INCONCLUSIVE, "the gate was stopped")
-        begin = time.monotonic()
-        try:
-            if self._worker is None:
-                self._worker = WorkerProcess(self._options, self._log, self._module)
-                answer = self._worker.wait()
-            else:
-                answer = self._worker.ask(do="renew")
-        except WorkerLost as lost:
-            self.close()
-            side = {BASE: "base", HEAD: "head"}.get(lost.index, "harness")
-            answer = {"problem": {"side": side, "message": str(lost)}}
-        except OSError as error:
-            raise Stopped(USAGE, f"{self._log} cannot be written: {error.strerror or error}") from error
-        if answer.get("problem"):
-            raise _unloadable(answer["problem"], self._log)
-        self.processes += 1
-        self._unused, self.opening = True, time.monotonic() - begin
-        return answer
-
-    def visit(self, cases: Sequence[GateCase], until: float) -> list[tuple[GateCase, dict[str, Any]]]:
-        """The answers of a fresh process about cases, which share the time that is left."""
-        if not self._unused:
-            self.open()
-        order = self._rng.sample(list(cases), len(cases))
-        answers = []
-        for number, case in enumerate(order):
-            if self._stop.is_set() or case.settled:
-                continue
-            begin = time.monotonic()
-            seconds = max(LEAST_SECONDS, (until - begin) / (len(order) - number) - self._setup)
-            answer = self.ask(case, seconds)
-            if "rounds" in answer:
-                answers.append((case, answer))
-                self._setup = (self._setup + max(0.0, time.monotonic() - begin - seconds)) / 2
-            else:
-                case.take(answer)  # at once, so that the other lane need not find out for itself
-        return answers
-
-    def ask(self, case: GateCase, seconds: float) -> dict[str, Any]:
-        """The answer to one visit; a lost process is a failure of the revision whose code ran."""
-        if self._worker is None:
-            self.open()
-        assert self._worker is not None
-        self._unused = False
-        try:
-            answer = self._worker.ask(
-                do="visit", case=case.case, contender=case.contender, seconds=seconds, slowed_by=case.slowed_by
-            )
-        except WorkerLost as lost:
-            self.close()
-            if lost.index not in (BASE, HEAD):
-                raise Stopped(
-                    INCONCLUSIVE, f"no revision's code ran when the measuring process ended: {lost}"
-                ) from lost
-            side = "base" if lost.index == BASE else "head"
-            return {"failed": {"side": side, "status": lost.status, "reason": str(lost)}}
-        except RuntimeError as error:
-            raise Stopped(INCONCLUSIVE, f"the harness itself failed: {error}; see {self._log}") from error
-        if answer["event"] != "visited":
-            raise Stopped(INCONCLUSIVE, f"the measuring process was replaced while it measured {case.name}")
-        return answer
-
-    def close(self) -> None:
-        """End the process."""
-        if self._worker is not None:
-            self._worker.kill()
-            self._worker = None
-
-
-def _unloadable(problem: Mapping[str, str], log: Path) -> Stopped:
-    if problem["side"] == "request":
-        return Stopped(USAGE, problem["message"])
-    code, whose = {
-        "head": (NOTHING, "the working tree does not load"),
-        "base": (INCOMPATIBLE, "the base does not load with the harness of the working tree"),
-    }.get(problem["side"], (INCONCLUSIVE, "the measuring process does not start"))
-    return Stopped(code, f"{whose}: {problem['message']}; see {log}")
 
 
 @dataclass
@@ -173,10 +78,10 @@ class GateRun:
     def run(self) -> Found:
         """Raises Stopped when nothing can be measured."""
         begin, stop = time.monotonic(), threading.Event()
-        lanes = [Lane(self.options, self.log, stop) for _ in range(1 if self.options.device == "cuda" else _cores())]
+        lanes = self._lanes(stop)
         with ThreadPoolExecutor(len(lanes)) as pool:
             try:
-                first, *_ = pool.map(Lane.open, lanes)
+                first, *_ = pool.map(lambda lane: lane.open(), lanes)
                 device = first["device"]
                 self.cases = self._listed(first["cases"], device)
                 if device == "cuda":  # two processes on one GPU would wait for each other
@@ -188,7 +93,20 @@ class GateRun:
                 for lane in lanes:
                     lane.close()
         processes, seconds = sum(lane.processes for lane in lanes), time.monotonic() - begin
-        return Found(self.cases, device, first["software"], broken_proof(self.cases), seconds, processes)
+        return Found(
+            self.cases,
+            device,
+            first["software"],
+            first.get("base_software"),
+            broken_proof(self.cases),
+            seconds,
+            processes,
+        )
+
+    def _lanes(self, stop: threading.Event) -> list[Lane]:
+        if self.options.base_python:  # on other cores they would not alternate
+            return [Pair(self.options, self.log, stop)]
+        return [Lane(self.options, self.log, stop) for _ in range(1 if self.options.device == "cuda" else _cores())]
 
     def _listed(self, offered: Sequence[Mapping[str, Any]], device: str) -> list[GateCase]:
         cases = []

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import gc
 import random
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any, TypeVar
 
@@ -24,11 +23,11 @@ from ..failure import describe, out_of_memory
 from ..registry import Registry
 from .arm import Arm
 from .bridge import Bridge, Changed, compare, require_same_truth
+from .options import REVISIONS
+from .rounds import timed
 
 HARNESS = -1
-ROLL_ROUNDS = 8
 WARM_ROUNDS = 3
-LEAST_ROUNDS, MOST_ROUNDS = 24, 4000
 Turn = Callable[[int], None]
 T = TypeVar("T")
 
@@ -68,55 +67,83 @@ def carried_over(head: Copy, registry: Registry, bridge: Bridge, workload: Workl
 
 
 class Visit:
-    """The copies by arm ("base", "control", "head", "slowed"); `slowed_by`: how much longer calls of the last take."""
+    """The copies by arm ("base", "control", "head", "slowed"); `slowed_by`: how much longer calls of the last take.
+
+    `names`: the arms that are timed in this process, all of them unless the two revisions have a process each.
+    """
 
     def __init__(
-        self, workload: Workload, copies: Mapping[str, Copy], slowed_by: float, device: str, turn: Turn
+        self,
+        workload: Workload,
+        copies: Mapping[str, Copy],
+        slowed_by: float,
+        device: str,
+        turn: Turn,
+        seed: int,
+        names: Collection[str] = REVISIONS,
     ) -> None:
         self._graph, self._device, self._turn, self._ambient = workload.graph, device, turn, Ambient(device)
-        self._seed = random.SystemRandom().randrange(2**31)
-        self._rng = random.Random(self._seed)
+        self._seed, self._rng = seed, random.Random(seed)
         self._copies = copies
-        self.arms = [
-            Arm(name, copy.implementation, slowed_by if name == "slowed" else 0.0) for name, copy in copies.items()
-        ]
+        self.arms = {
+            name: Arm(name, copy.implementation, slowed_by if name == "slowed" else 0.0)
+            for name, copy in copies.items()
+            if name in names
+        }
 
     def run(self, seconds: float, flush: Thunk, empty_ns: float | None) -> dict[str, list[float]]:
         """Nanoseconds [rounds] of each arm. Raises Changed or Failed."""
-        for arm in self._shuffled():
-            side = self._guarded(arm.revision, partial(self._copies[arm.name].side, self._device, self._seed))
-            self._guarded(arm.revision, partial(arm.set_up, side, flush, self._graph, empty_ns))
-        sides = {arm.name: arm.side for arm in self.arms}
-        require_same_truth(sides["head"], sides["base"])
-        gc.collect()
-        gc.disable()
         try:
-            self._rounds(seconds)
+            self.fill(self.open(flush, empty_ns))
+            rounds = timed(seconds, self._round, self.roll)
         finally:
             gc.enable()
-        for arm in self.arms:
-            self._guarded(arm.revision, arm.entrant.verify_second)
-        return {arm.name: arm.slots for arm in self.arms}
+        self.close()
+        return rounds
 
-    def _rounds(self, seconds: float) -> None:
+    def open(self, flush: Thunk, empty_ns: float | None) -> float:
+        """Set up and verify, warm up, and leave garbage be until `close`: nanoseconds of a typical call."""
+        for arm in self._shuffled():
+            self._guarded(arm.revision, partial(arm.set_up, self._side(arm.name), flush, self._graph, empty_ns))
+        if "base" in self.arms:
+            head = self.arms["head"].side if "head" in self.arms else self._side("head")
+            require_same_truth(head, self.arms["base"].side)
+        gc.collect()
+        gc.disable()
         for _ in range(WARM_ROUNDS):
             for arm in self._shuffled():
                 self._guarded(arm.revision, arm.slot)
-        typical = [self._guarded(arm.revision, arm.calibrate) for arm in self.arms]
-        for arm in self.arms:
-            arm.fill(min(typical))
-        begin = time.monotonic()
-        for number in range(MOST_ROUNDS):
-            if number % ROLL_ROUNDS == 0:
-                for arm in self.arms:
-                    arm.side.roll()
-            for arm in self._shuffled():
-                arm.slots.append(self._guarded(arm.revision, arm.slot))
-            if time.monotonic() - begin > seconds and number + 1 >= LEAST_ROUNDS:
-                break
+        return min(self._guarded(arm.revision, arm.calibrate) for arm in self.arms.values())
+
+    def _round(self) -> dict[str, float]:
+        return {arm.name: self._guarded(arm.revision, arm.slot) for arm in self._shuffled()}
+
+    def _side(self, name: str) -> Side:
+        return self._guarded(REVISIONS[name], partial(self._copies[name].side, self._device, self._seed))
+
+    def fill(self, typical_ns: float) -> None:
+        """As many calls a slot as fill it; the same for all arms of a case."""
+        for arm in self.arms.values():
+            arm.fill(typical_ns)
+
+    def slot(self, name: str) -> float:
+        """Nanoseconds of one call of an arm, from one slot."""
+        arm = self.arms[name]
+        return self._guarded(arm.revision, arm.slot)
+
+    def roll(self) -> None:
+        """Go on to the next draw of inputs."""
+        for arm in self.arms.values():
+            arm.side.roll()
+
+    def close(self) -> None:
+        """Verify on the second draw."""
+        gc.enable()
+        for arm in self.arms.values():
+            self._guarded(arm.revision, arm.entrant.verify_second)
 
     def _shuffled(self) -> list[Arm]:
-        return self._rng.sample(self.arms, len(self.arms))
+        return self._rng.sample(list(self.arms.values()), len(self.arms))
 
     def _guarded(self, revision: int, action: Callable[[], T]) -> T:
         """Run a revision's code. Raises Failed for what it raises, Changed as it is."""

@@ -41,7 +41,8 @@ RENEW = 75
 
 
 class GateWorker:
-    """Answers the parent's commands: visit, renew."""
+    """Answers the parent's commands: visit, renew; and the steps of a visit one by one, where the other revision has a
+    process of its own: open, fill, slot, roll, close."""
 
     def __init__(self, options: GateOptions, events: Any, turn: Turn) -> None:
         self._options, self._events, self._turn = options, events, turn
@@ -118,11 +119,52 @@ class GateWorker:
 
     def visit(self, command: dict[str, Any]) -> None:
         """Set up and time one case; answers with the rounds, or whose code failed, or how the contract changed."""
+        self._answer(
+            lambda: {"rounds": self._made(command).run(command["seconds"], self._flush, self._empty)},
+        )
+
+    def open(self, command: dict[str, Any]) -> None:
+        """Set up those arms of a case that the command names; answers with the nanoseconds of a typical call."""
+
+        def opened() -> dict[str, Any]:
+            self._visit = self._made(command)
+            return {"typical": self._visit.open(self._flush, self._empty)}
+
+        self._answer(opened)
+
+    def fill(self, command: dict[str, Any]) -> None:
+        """Size the slots of what is open."""
+        self._answer(lambda: self._visit.fill(command["typical"]))
+
+    def slot(self, command: dict[str, Any]) -> None:
+        """Nanoseconds a call of an arm of what is open: the second of two slots, for before the first another process
+        ran, or another arm, and had the caches."""
+
+        def slot() -> dict[str, Any]:
+            self._visit.slot(command["arm"])
+            return {"ns": self._visit.slot(command["arm"])}
+
+        self._answer(slot)
+
+    def roll(self, command: dict[str, Any]) -> None:
+        """Next inputs of what is open."""
+        self._answer(lambda: self._visit.roll())
+
+    def close(self, command: dict[str, Any]) -> None:
+        """Verify what is open once more."""
+        self._answer(lambda: self._visit.close())
+
+    def _made(self, command: dict[str, Any]) -> Visit:
+        """The visit that a command describes."""
         workload = self._workloads[command["case"], command["contender"]]
+        copies = self._copies(workload, command["contender"])
+        seed, names = command.get("seed", random.SystemRandom().randrange(2**31)), command.get("arms", REVISIONS)
+        return Visit(workload, copies, command["slowed_by"], self._device, self._turn, seed, names)
+
+    def _answer(self, action: Callable[[], dict[str, Any] | None]) -> None:
+        """Send what an action returns, or whose code failed, or how the contract changed."""
         try:
-            copies = self._copies(workload, command["contender"])
-            visit = Visit(workload, copies, command["slowed_by"], self._device, self._turn)
-            self.send("visited", rounds=visit.run(command["seconds"], self._flush, self._empty))
+            self.send("visited", **(action() or {}))
         except Changed as changed:
             self.send("visited", changed=str(changed))
         except Failed as failed:

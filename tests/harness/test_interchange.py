@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import importlib.util
 import json
 import subprocess
 import sys
@@ -220,17 +219,30 @@ def test_csv_has_every_figure_and_every_failure(
     assert [row["reason"] for row in rows if row["status"] == "error"] == [reason]
 
 
-def test_parquet_says_what_it_needs_or_is_read_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_parquet_says_what_it_needs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
     out = tmp_path / "run.parquet"
-    code = interchange.main(["export", str(RECORDED), "--format", "parquet", "--out", str(out)])
-    shown = capsys.readouterr()
-    if importlib.util.find_spec("pyarrow") is None:
-        assert code == 2 and "Parquet needs the package pyarrow" in shown.err and not out.exists()
-        return
-    import pyarrow.parquet
+    assert interchange.main(["export", str(RECORDED), "--format", "parquet", "--out", str(out)]) == 2
+    assert "Parquet needs the package pyarrow" in capsys.readouterr().err and not out.exists()
 
-    found = pyarrow.parquet.read_table(out)
-    assert code == 0 and found.column_names == list(interchange.COLUMNS) and found.num_rows > 10_000
+
+def test_parquet_holds_what_csv_holds(tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    for form in ("parquet", "csv"):
+        assert (
+            interchange.main(["export", str(RECORDED), "--format", form, "--out", str(tmp_path / f"run.{form}")]) == 0
+        )
+    found = parquet.read_table(tmp_path / "run.parquet")
+    rows = list(csv.DictReader((tmp_path / "run.csv").open(newline="", encoding="utf-8")))
+    assert found.column_names == list(interchange.COLUMNS) and found.num_rows == len(rows) > 10_000
+    for name in interchange.COLUMNS:
+        column = found.column(name).to_pylist()
+        if name in ("value", "low", "high"):
+            assert column == [float(row[name]) if row[name] else None for row in rows]
+        else:
+            assert [value or "" for value in column] == [row[name] for row in rows]
 
 
 def test_a_run_without_samples_has_no_benchmarks_and_says_so(

@@ -110,24 +110,24 @@ def repository(tmp_path):
     return Repository(tmp_path / "repository")
 
 
-@pytest.fixture(scope="module")
-def broken(tmp_path_factory):
-    """A gate run in which each contender is bad in its own way."""
+@pytest.fixture(scope="module", params=[(), ("--base-python", sys.executable)], ids=["together", "apart"])
+def broken(request, tmp_path_factory):
+    """A gate run in which each contender is bad in its own way, the revisions in one process, or each in its own."""
     repository = Repository(tmp_path_factory.mktemp("gate") / "repository")
     repository.write({name: base for name, (base, _, _, _) in BODIES.items()})
     repository.commit("base")
     repository.git("tag", "-f", "base")
     repository.write({name: head for name, (_, head, _, _) in BODIES.items()})
-    return repository.gate()
+    return repository.gate(*request.param)
 
 
 @pytest.mark.parametrize("name", BODIES)
-def test_each_bad_revision_is_told_by_kind_and_reason(broken, name):
+def test_each_bad_revision_is_told_by_kind_and_reason(broken, name, request):
     case = next(c for c in broken[2]["timing"]["cases"] if c["contender"] == f"plain/{name}")
     kind, said = BODIES[name][2:]
     if kind is None:
         assert case["kind"] in ("same", "faster", "slower", "unclear") and case["rounds"] >= 24
-        assert case["processes"] >= 3 and case["head"]["ratio"] > 0
+        assert case["processes"] >= (2 if "apart" in request.node.name else 3) and case["head"]["ratio"] > 0
         assert case["canary"]["ratio"] != case["head"]["ratio"]
     else:
         assert case["kind"] == kind and said in case["reason"]
@@ -150,6 +150,11 @@ def test_the_gravest_decides_and_every_report_says_so(broken):
     assert len(suites["gate"].findall("testcase/failure")) == 1
 
 
+def test_two_environments_are_named(broken, request):
+    said = "each revision had an environment of its own, base -> head: the same versions" in broken[0]
+    assert said == ("apart" in request.node.name)
+
+
 def test_rounds_are_kept(broken):
     rounds = np.load(broken[3] / "rounds.npz")
     arms = {name.rsplit(" ", 1)[1] for name in rounds.files if "plain|same" in name}
@@ -163,6 +168,7 @@ def test_rounds_are_kept(broken):
         (["--base", ""], 2, "which revision is the base?"),
         (["--base", "-x"], 2, ""),
         (["--budget", "0"], 2, "BUDGET=0 is not a number of seconds above 0"),
+        (["--base-python", "no/python"], 2, "BASE_PYTHON=no/python is no program that can be run"),
     ],
 )
 def test_requests_that_cannot_be_met(repository, words, code, said):

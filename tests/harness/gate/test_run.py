@@ -13,6 +13,7 @@ import pytest
 
 from harness import exact
 from harness.deviation import Deviation
+from harness.gate import lane as gate_lane
 from harness.gate import run as gate_run
 from harness.gate.case import GateCase, broken_proof
 from harness.gate.experiment import Journal, Wish, lines
@@ -41,8 +42,8 @@ class Worker:
     special: ClassVar = {}
     count = itertools.count()
 
-    def __init__(self, options, log, module):
-        assert module == "harness.gate.worker"
+    def __init__(self, options, log, module, python):
+        assert module == "harness.gate.worker" and python == ""
         self._rng = np.random.default_rng(next(Worker.count))
 
     def wait(self):
@@ -77,7 +78,7 @@ class Worker:
 @pytest.fixture
 def measure(monkeypatch, tmp_path):
     """A gate run with `Worker`, as a test has changed it."""
-    monkeypatch.setattr(gate_run, "WorkerProcess", Worker)
+    monkeypatch.setattr(gate_lane, "WorkerProcess", Worker)
     monkeypatch.setattr(gate_run, "_cores", lambda: 2)
     monkeypatch.setattr(Worker, "asked", Counter())
 
@@ -195,7 +196,7 @@ def case(name="op/a", kind="same", head="same", control="same", canary="slower")
 
 
 def found(*cases):
-    return Found(cases, "cpu", {}, broken_proof(cases), 20.0, 4)
+    return Found(cases, "cpu", {}, None, broken_proof(cases), 20.0, 4)
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ then_report = status=$$?; case $$status in 2|130) ;; *) $(MAKE) --no-print-direc
 # A page of its own, where plotly is; followed by its arguments.
 drawn = $(PY) -c 'import plotly' 2>/dev/null && $(PY) -m reports.$(1)
 
-.PHONY: help bench bench-ep balance ladder learn list test exact baseline gate gate-experiment doctor profile profile-all compare history export import report keep serve lint clean
+.PHONY: help bench bench-ep balance ladder learn list test exact baseline gate gate-experiment doctor profile profile-all kernels compare history export import report keep serve lint clean
 
 help: ## this list
 	@echo "whalebench: what do DeepSeek's ideas buy, on this machine?"; echo
@@ -102,6 +102,10 @@ profile: $(READY) ## why is this case slow (CASE= NAME=technique/implementation 
 profile-all: $(READY) ## every case of a run below BELOW=0.3 of its floor (RUN= TOOL= LIMIT=)
 	@$(PY) -m harness.profiling --below "$${BELOW:-0.3}" $(asked)
 
+kernels: $(READY) ## Triton and Gluon kernels as machine code, no GPU needed (STUDY= K='mla/gluon' BASE=revision)
+	@$(PY) -m harness.kernels $(if $(STUDY),--study "$$STUDY") $(if $(K),--match "$$K") $(if $(BASE),--base "$$BASE"); \
+	status=$$?; case $$status in 0|1) $(call drawn,kernels) 2>/dev/null;; esac; exit $$status
+
 compare: $(READY) ## two runs, record files or git revisions, a verdict each time (A= B= TOLERANCE=%  JSON=1)
 	@test -n "$$A" -a -n "$$B" || { echo "make compare A=earlier B=later: run folders, record files or git revisions"; exit 2; }; \
 	set -- "$$A" "$$B" $(if $(TOLERANCE),--tolerance "$$TOLERANCE") $(if $(HISTORY),--history "$$HISTORY"); \
@@ -134,7 +138,7 @@ lint: $(READY) $(TOOLS) ## formatting, lint and types
 	@$(PY) -m ruff format --check . && $(PY) -m ruff check . && $(PY) -m mypy
 
 clean: ## remove the report, caches and .venv; runs stay
-	rm -rf .venv reports/site reports/site-compare reports/site-history .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv reports/site reports/site-compare reports/site-history reports/site-kernels .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
 
 .venv/ready: requirements/base.txt $(TORCH)

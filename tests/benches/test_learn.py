@@ -46,9 +46,8 @@ def test_a_run_holds_a_record_an_arm_and_seed_with_figures_and_curves(tmp_path):
     study.run(unheard)
     run = read_run(study.folder)
     assert not run.problems and run.header.options["study"] == "learning"
-    assert run.header.options["command"] == (
-        "make learn ARMS=normalised,lambda-1 SEEDS=0,1 STEPS=6 START=zero TASK=reversal DIFFICULTY=3 DEVICE=cpu BUDGET=640"
-    )
+    words = "ARMS=normalised,lambda-1 SEEDS=0,1 STEPS=6 START=zero TASK=reversal DIFFICULTY=3 DEVICE=cpu BUDGET=640"
+    assert run.header.options["command"] == f"make learn {words}"
     assert [(r.contender, r.sizes) for r in run.records] == [
         (arm, f"reversal3-zero-s6-seed{seed}") for seed in (0, 1) for arm in ("grpo/normalised", "ppo/lambda-1")
     ]

@@ -14,11 +14,14 @@ from benches.bench_attention import Model as AttentionModel
 from benches.bench_attention import decode, sequence
 from benches.bench_ffn import Model as FfnModel
 from benches.bench_ffn import workload
+from benches.bench_linear import GROUPED_PRODUCTS, PRODUCTS, Layer, grouping, linear, quantizing
+from benches.bench_linear import Model as LinearModel
 from benches.mixtures import ffn_shape
 from benches.models import attention_shape
 from harness import Workload
 from impls.attention.shape import AttentionShape
 from impls.ffn.shape import FfnShape, Router
+from impls.linear.shape import FORMS
 
 Cases = Sequence[tuple[Workload, tuple[str, ...]]]
 
@@ -79,8 +82,13 @@ def kernels() -> Sequence[Workload]:
     sizes = {"latent": 512, "rope_dim": 64, "nope_dim": 64, "value_dim": 64, "head_dim": 64}  # what the kernels take
     latent = AttentionModel("narrow", replace(LAYER, dtype="float16", **sizes))
     mixture = FfnModel("tiny", replace(MIXTURE, dtype="float16"))
+    small = Layer("", 144, 256)
+    layers = LinearModel("tiny", (small,))
     return [
         decode(latent, 2, 40),
         decode(latent, 2, 40, kernel=True),
         *(workload(name, mixture, 8) for name in ("decode", "train", "route", "select", "permute", "experts")),
+        *(linear(name, layers, small, 48, dtype="float16") for name in (*PRODUCTS, "layer_train")),
+        *(quantizing(layers, 40, 256, form, dtype="float16") for form in FORMS),
+        *(grouping(name, layers, small, 3, 256, dtype="float16") for name in GROUPED_PRODUCTS),
     ]

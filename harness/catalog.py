@@ -12,6 +12,7 @@ import importlib
 import importlib.util
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -229,4 +230,7 @@ def unmet(need: str, device: str) -> str | None:
             return f"needs an NVIDIA GPU of {need}"
         major, minor = torch.cuda.get_device_capability()
         return None if need == f"sm_{major}{minor}" else f"needs {need}, this GPU is sm_{major}{minor}"
-    return None if importlib.util.find_spec(need) is not None else f"needs the package {need}, which is not installed"
+    with suppress(ModuleNotFoundError):  # of a package within one that is not there
+        if importlib.util.find_spec(need) is not None:
+            return None
+    return f"needs the package {need}, which is not installed"

@@ -20,4 +20,6 @@ except ImportError:
         return function if function is not None else lambda plain: plain
 
 
-__all__ = ["gl", "hopper", "jit", "mbarrier", "tma"]
+NEEDS = ("cuda", "sm_90", "triton", "triton.experimental.gluon")
+
+__all__ = ["NEEDS", "gl", "hopper", "jit", "mbarrier", "tma"]

@@ -1,8 +1,9 @@
 """The process in which Triton's interpreter carries out the working tree's kernels, judged as on a GPU.
 
 Every contender that needs Triton is verified on the tiny FP16 shapes of the benches' gate cases, `kernels()`: the
-interpreter takes a second a call and has no BF16. It reads its variable when a kernel is decorated, so this process is
-for nothing else. Speaks the protocol of `worker.py`.
+interpreter takes a second a call and has no BF16. Gluon it does not carry out, so contenders that need it are left out.
+Casts to and from FP8 are mended first (`arithmetic.py`). It reads its variable when a kernel is decorated, so this
+process is for nothing else. Speaks the protocol of `worker.py`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from ..machine import software
 from ..registry import Registry, load
 from ..verify import Incorrect
 from ..worker import limit_memory
-from .kernels import NEED
+from .arithmetic import mend
+from .kernels import GLUON, NEED
 from .options import HEAD
 from .visit import HARNESS
 from .worker import CASES_MODULE, GateWorker, run
@@ -35,6 +37,7 @@ class Interpreter(GateWorker):
     def start(self) -> None:
         """Load the head and list the contenders that need Triton and can run a case."""
         limit_memory("cpu")
+        mend()
         self._turn(HEAD)
         self._head: Registry = self._loaded("head", partial(load, self._options.package))
         found = self._loaded("head", lambda: list(self._interpreted()))
@@ -48,7 +51,7 @@ class Interpreter(GateWorker):
         for workload in getattr(module, "kernels", tuple)():
             if self._options.study in (None, workload.study):
                 for name, one in self._head.implementations[workload.operation].items():
-                    if NEED in one.needs and one.supports(workload.shape) is None:
+                    if NEED in one.needs and GLUON not in one.needs and one.supports(workload.shape) is None:
                         yield workload, name
 
     def visit(self, command: dict[str, Any]) -> None:

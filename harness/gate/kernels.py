@@ -14,7 +14,7 @@ from .case import GateCase
 from .lane import Lane
 from .options import GateOptions
 
-NEED = "triton"
+NEED, GLUON = "triton", "triton.experimental.gluon"
 
 
 def judge(options: GateOptions, log: Path) -> list[GateCase] | None:

@@ -16,13 +16,13 @@ from torch import Tensor
 
 from harness import Prepared, implementation
 
+from ..gluon_jit import NEEDS
 from .gluon_latent_decode import latent_decode, plan_for
 from .inputs import DecodeKernelInputs
 from .reference_mla import mla_scale
 from .shape import DecodeShape
 from .triton_mla import LAYOUT, contiguous, no_pages, paged
 
-NEEDS = ("cuda", "sm_90", "triton")
 SUPPORTED = "3.6."
 
 

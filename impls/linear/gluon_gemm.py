@@ -21,6 +21,7 @@ from torch import Tensor
 
 from harness import implementation
 
+from ..gluon_jit import NEEDS
 from ..triton_jit import processors
 from . import gluon_gemm_kernels as kernels
 from .inputs import DgradInputs, FpropInputs, GroupedInputs, GroupedWgradInputs, TrainInputs, TrainResult, WgradInputs
@@ -28,7 +29,7 @@ from .quantize import Quantized
 from .reference_train import training
 from .shape import TILE, GroupedShape, LinearShape
 from .triton_gemm import GROUP, aligned_operand
-from .triton_quantize import ALIGNED, NEEDS
+from .triton_quantize import ALIGNED
 from .triton_train import TritonLinear
 
 SUPPORTED = "3.6."

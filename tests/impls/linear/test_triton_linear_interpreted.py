@@ -18,10 +18,10 @@ from harness.registry import load
 
 load("impls")
 
+from harness.gate.arithmetic import mend
 from impls.linear import triton_gemm, triton_quantize
 from impls.linear.quantize import Quantized, quantize
 from impls.linear.shape import FORMS, GroupedShape, LinearShape, QuantizeShape
-from tests.impls.linear.mended import mend
 
 mend()
 ODD, WHOLE = LinearShape(70, 40, 200, "float32"), LinearShape(128, 64, 256, power_of_two=True)

@@ -19,10 +19,10 @@ from harness.registry import load
 
 load("impls")
 
+from harness.gate.arithmetic import mend
 from impls.linear import triton_gemm
 from impls.linear.quantize import dequantize, quantize
 from impls.linear.triton_split import SLICES, Plan, launch
-from tests.impls.linear.mended import mend
 
 mend()
 EVERY = [one for slices in SLICES.values() for one in slices]

@@ -279,7 +279,7 @@ def some(device: str, first: int, step: int) -> None:
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = True
     if device == "cpu":
-        from tests.impls.linear.mended import mend
+        from harness.gate.arithmetic import mend
 
         mend()
     for index, case in enumerate(cases(CASES, device == "cpu")):

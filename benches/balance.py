@@ -23,7 +23,8 @@ import torch
 from torch import Tensor
 
 from benches.arms import BUDGET, GPU_BUDGET, LEAST_STEPS, METRICS, PLANS, Plan
-from harness.machine import fingerprint, git_state
+from harness.folder import new_folder
+from harness.machine import fingerprint
 from harness.metrics import COMMON
 from harness.record import Figure, Header, Record, RunWriter, read_run
 from harness.statistics import median_estimate
@@ -63,18 +64,17 @@ class Study:
         """A new run; where the plan leaves steps or threads open, they are set by timing a few steps."""
         begun, corpus = time.monotonic(), readied(plan)
         settled = settle(plan, corpus, begun, runs)
-        now = datetime.datetime.now().astimezone()
-        name = f"{now:%Y%m%d-%H%M%S}-ffn-balance-{git_state(ROOT)['commit'] or 'nocommit'}"
+        folder = new_folder(runs, "ffn-balance", ROOT)
         tier = "gpu" if plan.device == "cuda" else "cpu"
         options = {"study": "ffn", "device": plan.device, "tier": tier, "model": plan.model, "budget": plan.budget}
         options["command"] = settled.command
         options["balance"] = {name: getattr(settled, name) for name in KEPT} | described(corpus)
-        started = now.isoformat(timespec="seconds")
+        started = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
         study = cls(
             settled,
             corpus,
-            runs / name,
-            Header(name, started, fingerprint(ROOT), {}, options, {**COMMON, **METRICS}),
+            folder,
+            Header(folder.name, started, fingerprint(ROOT), {}, options, {**COMMON, **METRICS}),
             begun,
         )
         study.writer.header(study.header)

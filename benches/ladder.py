@@ -30,7 +30,8 @@ from benches import effects
 from benches.balance import Refused, described
 from benches.ladder_plan import LEAST_STEPS, METRICS, PLANS, Plan
 from harness import memory
-from harness.machine import fingerprint, git_state
+from harness.folder import new_folder
+from harness.machine import fingerprint
 from harness.metrics import COMMON
 from harness.record import Figure, Header, Record, RunWriter, read_run
 from harness.statistics import median_estimate
@@ -73,13 +74,12 @@ class Ladder:
         begun, corpus = time.monotonic(), corpus_of(plan, data)
         asked = plan
         plan, after = settled(asked, corpus, begun)
-        now = datetime.datetime.now().astimezone()
-        name = f"{now:%Y%m%d-%H%M%S}-model-ladder-{git_state(ROOT)['commit'] or 'nocommit'}"
+        folder = new_folder(runs, "model-ladder", ROOT)
         kept = {name: getattr(plan, name) for name in KEPT} | {"data": data} | described(corpus)
         options = {"study": "model", "device": plan.device, "tier": plan.preset, "ladder": kept}
-        started = now.isoformat(timespec="seconds")
-        header = Header(name, started, fingerprint(ROOT), {}, options, {**COMMON, **METRICS})
-        ladder = cls(plan, corpus, runs / name, header, price)
+        started = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+        header = Header(folder.name, started, fingerprint(ROOT), {}, options, {**COMMON, **METRICS})
+        ladder = cls(plan, corpus, folder, header, price)
         ladder.writer.header(header)
         if asked.steps is None:
             ladder.until = begun + asked.budget + OVERRUN - after

@@ -26,7 +26,8 @@ import torch
 
 from benches.balance import Refused
 from benches.learn_plan import BUDGET, METRICS, PLANS, Plan
-from harness.machine import fingerprint, git_state
+from harness.folder import new_folder
+from harness.machine import fingerprint
 from harness.metrics import COMMON
 from harness.record import Figure, Header, Record, RunWriter, read_run
 from harness.statistics import median_estimate
@@ -71,16 +72,15 @@ class Study:
         if plan.device == "cuda" and not torch.cuda.is_available():
             raise Refused("DEVICE=cuda: PyTorch finds no GPU here")
         loaded(plan.reward)
-        now = datetime.datetime.now().astimezone()
-        name = f"{now:%Y%m%d-%H%M%S}-learning-learn-{git_state(ROOT)['commit'] or 'nocommit'}"
+        folder = new_folder(runs, "learning-learn", ROOT)
         kept = {name: getattr(plan, name) for name in KEPT} | {"steps": plan.shape.recipe.steps}
         kept |= {"start": plan.shape.start, "task": asdict(plan.shape.task)}
         tier = "gpu" if plan.device == "cuda" else "cpu"
         options = {"study": "learning", "device": plan.device, "tier": tier, "model": plan.model}
         options |= {"budget": plan.budget, "command": plan.command, "learn": kept}
-        started = now.isoformat(timespec="seconds")
-        header = Header(name, started, fingerprint(ROOT), {}, options, {**COMMON, **METRICS})
-        study = cls(plan, runs / name, header)
+        started = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+        header = Header(folder.name, started, fingerprint(ROOT), {}, options, {**COMMON, **METRICS})
+        study = cls(plan, folder, header)
         study.writer.header(header)
         return study
 

@@ -21,7 +21,8 @@ from benches import parallel_records, parallel_simulated
 from benches.mixtures import RECORDED, skew_of
 from benches.parallel_plan import CPU_TOKENS, GPU_TOKENS, PLACEMENTS, Plan, counted, sized
 from benches.parallel_records import METRICS, Book
-from harness.machine import fingerprint, git_state
+from harness.folder import new_folder
+from harness.machine import fingerprint
 from harness.metrics import COMMON
 from harness.ranks import PATIENCE, Ranks, RanksLost
 from harness.record import Header, Record, RunWriter
@@ -86,9 +87,7 @@ class Measurement:
     def __init__(self, plan: Plan, runs: Path, options: dict[str, Any]) -> None:
         self.plan = plan
         root = parallel_records.ROOT
-        stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-        commit = git_state(root)["commit"] or "nocommit"
-        self.folder = runs / f"{stamp}-ffn-parallel-r{plan.ranks}-{commit}"
+        self.folder = new_folder(runs, f"ffn-parallel-r{plan.ranks}", root)
         self._metrics = COMMON | METRICS
         self._writer = RunWriter(self.folder)
         self._sampler = Sampler()

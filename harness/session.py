@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from .catalog import Case, Catalog, Refused
-from .machine import git_state
+from .folder import new_folder
 from .metrics import COMMON, Metric
 from .options import DEFAULT_BUDGETS, SUITE_BUDGET, Options
 from .process import WorkerLost, WorkerProcess, WorkerRefused, end_like_ctrl_c
@@ -25,20 +25,6 @@ from .telemetry.clocks import Clocks
 from .telemetry.sampler import Sampler
 
 LEAST_SECONDS = 2.0
-
-
-def _new_folder(runs: Path, name: str) -> Path:
-    """A folder of its own for a run, though another began in the same second. Raises Refused where none can be made."""
-    for number in range(1, 100):
-        folder = runs / (name if number == 1 else f"{name}-{number}")
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        except OSError as error:
-            raise Refused(f"{runs} cannot be written: {error.strerror}; give --runs another folder") from error
-        return folder
-    raise Refused(f"{runs} has a hundred runs of this second already")
 
 
 def _read(data: Any, path: Sequence[str]) -> Any:
@@ -65,9 +51,7 @@ class Session:
         if resume is not None:
             options = self._resume(options, runs, resume)
         else:
-            stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-            commit = git_state(options.path)["commit"] or "nocommit"
-            self.folder = _new_folder(runs, f"{stamp}-{options.study or 'all'}-{commit}")
+            self.folder = new_folder(runs, options.study or "all", options.path)
         self.options = options
         self._writer: RunWriter | None = None
         self._worker: WorkerProcess | None = None

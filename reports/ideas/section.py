@@ -31,7 +31,7 @@ class Answer:
 
 
 def answers(views: Sequence[View]) -> list[Answer]:
-    """All four."""
+    """One for each idea."""
     found = []
     for idea in IDEAS:
         own = chosen(views, idea.study)
@@ -53,7 +53,7 @@ def chosen(views: Sequence[View], study: str) -> list[View]:
 
 
 def section(views: Sequence[View], linked: bool = True) -> Html:
-    """Four sentences, then a card each; `linked` where the pages of the runs are at hand."""
+    """A sentence each, then a card each; `linked` where the pages of the runs are at hand."""
     found = answers(views)
     cards = [card(one, linked) for one in found if not one.empty]
     return tag(
@@ -74,9 +74,7 @@ def headline(one: Answer) -> Html:
     costs = told.costs[0].short.rstrip(",") if told.costs else "nothing that shows here"
     first = one.views[0]
     where = first.label if first.on_gpu else f"{first.label}, a CPU, which says nothing about a GPU"
-    text = (
-        f" buys {buys}; it costs {costs}. On {where}: {told.doubt or 'no paired ratio'}; a model's loss: {told.loss}."
-    )
+    text = f" buys {buys}; it costs {costs}. On {where}: {told.doubt or 'no paired ratio'}; {told.outcome}."
     return tag("li", name, text)
 
 

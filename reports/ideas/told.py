@@ -1,4 +1,4 @@
-"""The four ideas: which comparisons and figures tell of each, and what would have to be run where they are missing."""
+"""The ideas: which comparisons and figures tell of each, and what would have to be run where they are missing."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from harness.units import digits, full, listed, show, whole
 
 from .. import facts
 from ..ffn import training
+from ..learning import cases as learning
+from ..learning import curves, memory
 from ..linear import cases as fp8
 from ..linear import loss as fp8_loss
 from ..objective import loss as mtp_loss
@@ -34,7 +36,7 @@ class Part:
 class Told:
     """What an idea buys and costs, how sure that is, and what was not measured, with the command; most telling first.
 
-    `doubt` is how sure the times are in a few words, `loss` what is known of a model's.
+    `doubt` is how sure the times are in a few words, `outcome` what is known of what a model learns.
     """
 
     buys: list[Part] = field(default_factory=list)
@@ -42,7 +44,7 @@ class Told:
     sure: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     doubt: str = ""
-    loss: str = "not recorded"
+    outcome: str = "a model's loss: not recorded"
 
     def add(self, found: Sequence[Comparison | None], beside: Comparison | None = None) -> None:
         """Each comparison on its side, then how sure they are together with one that is told in other words."""
@@ -177,7 +179,7 @@ def quantized(views: Sequence[View]) -> Told:
         longest = max(trained, key=lambda f: (min(seed.end for seed in f.seeds), len(f.seeds)))
         sentence = fp8_loss.told(longest)
         told.sure.append(f"training a small model ({longest.name}), {sentence}")
-        told.loss = sentence.rsplit(": ", 1)[-1]
+        told.outcome = f"a model's loss: {sentence.rsplit(': ', 1)[-1]}"
     else:
         told.missing.append("What it does to a model's loss was not recorded (make bench STUDY=linear K=loss).")
     return told
@@ -208,7 +210,7 @@ def mtp(views: Sequence[View]) -> Told:
         longest = max(trained, key=lambda f: (min(seed.end for seed in f.seeds), len(f.seeds)))
         sentence = mtp_loss.told(longest)
         told.sure.append(f"of a small model ({longest.name}), {sentence}")
-        told.loss = sentence.rsplit(": ", 1)[-1]
+        told.outcome = f"a model's loss: {sentence.rsplit(': ', 1)[-1]}"
     else:
         told.missing.append("What it does to a model's loss was not recorded (make bench STUDY=objective K=loss).")
     return told
@@ -225,9 +227,38 @@ def generation(views: Sequence[View]) -> Comparison | None:
     return Comparison("generation", "plain decoding", tuple(points.values())) if points else None
 
 
+def grpo(views: Sequence[View]) -> Told:
+    """Bytes of a training step's models, gradients and states, its peak and its time, then what a policy learns."""
+    told = Told()
+    held = [found for view in views for found in learning.pairs(view, "owned_bytes")]
+    if held:
+        case, ppo, own = max(held, key=lambda found: found[1].value("model_parameters") or 0.0)
+        part = f"{show(over(own, ppo, 'owned_bytes'), 'ratio')} the bytes of PPO's models, gradients and states"
+        peaks = memory.whole(own), memory.whole(ppo)
+        peak = f", {show(peaks[0] / peaks[1], 'ratio')} at the peak" if peaks[0] and peaks[1] else ""
+        told.buys.append(Part(f"{part}{peak},", f"a step holds {part}{peak} ({case.first.model})"))
+    told.add(
+        [
+            compare(views, operation("learning.step"), "grpo", "ppo", "a step", "PPO"),
+            compare(views, operation("learning.update"), "grpo", "ppo", "an update", "PPO"),
+        ]
+    )
+    courses = [found for view in views if (found := learning.courses(view))]
+    if courses:
+        best = max(courses, key=lambda found: max(len(one.mean("accuracy")) for one in found))
+        told.outcome = curves.told_ends(best).rstrip(".")
+        told.outcome = told.outcome[0].lower() + told.outcome[1:]
+        told.sure.append(told.outcome)
+    else:
+        told.outcome = "what a policy learns: not recorded"
+        told.missing.append("What a policy learns by either was not recorded (make learn).")
+    return told
+
+
 IDEAS = (
     Idea("MLA", "multi-head attention", "attention", "make bench STUDY=attention", mla),
     Idea("MoE", "dense layers", "ffn", "make bench STUDY=ffn", moe),
     Idea("FP8", "BF16", "linear", "make bench STUDY=linear", quantized),
     Idea("MTP", "predicting one token", "objective", "make bench STUDY=objective", mtp),
+    Idea("GRPO", "PPO with its critic", "learning", "make bench STUDY=learning", grpo),
 )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import catalog
+from harness import catalog, registry
 from harness.options import Options
 from harness.record import Run, read_run
 
@@ -64,6 +64,8 @@ def toy(checkout, monkeypatch):
     monkeypatch.syspath_prepend(str(checkout.folder))
     for name in [n for n in sys.modules if n.split(".")[0] in ("impls", "benches")]:
         monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(registry, "_loaded", {})
+    monkeypatch.setattr(registry, "_uncollected", {})
     yield catalog.build(Options(str(checkout.folder), "cpu", "smoke"))
     for name in [n for n in sys.modules if n.split(".")[0] in ("impls", "benches")]:
         del sys.modules[name]

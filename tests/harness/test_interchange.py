@@ -23,6 +23,7 @@ from harness.record import RunWriter, read_run
 from reports import website
 from tests.harness.past import header, record
 from tests.reports import made
+from tests.reports.reading import read_page
 
 ROOT = Path(__file__).parents[2]
 RECORDED = ROOT / "reports" / "recorded" / "attention-nvidia-h200"
@@ -132,7 +133,7 @@ def test_the_report_shows_an_imported_run(foreign: Path, tmp_path: Path) -> None
     assert interchange.main(["import", str(foreign), "--runs", str(tmp_path / "runs")]) == 0
     found = website.find(tmp_path / "runs", tmp_path / "none")
     pages = website.build(found, tmp_path / "site", tmp_path)
-    text = "".join(page.read_text() for page in pages)
+    text = "".join(read_page(page) for page in pages)
     assert not found.problems and "test_builtin/imported" in text and IMPORTED in text
 
 

@@ -32,7 +32,7 @@ def only_run(checkout):
 
 def test_a_full_disk_keeps_what_was_written(checkout):
     def small_files():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (5800, 5800))  # a header and the first record
 
     process = start(checkout, "--budget", "6", preexec_fn=small_files)
     _, said = process.communicate(timeout=120)

@@ -12,6 +12,7 @@ from harness.keep import keep
 from harness.record import load_samples
 from harness.registry import Registry
 from harness.trial import Trials
+from tests.reports.reading import read_page
 
 CASE = "descent.walk/slope/s40"
 
@@ -34,7 +35,7 @@ def test_pytest_measures_it_and_the_report_shows_it(trials):
     assert "2 passed" in done.stdout and f"{CASE}   base: plain/reference" in done.stdout
     report = trials.python("-m", "reports")
     assert report.returncode == 0, report.stdout + report.stderr
-    page = next((trials.folder / "reports/site").rglob("case/descent.walk--slope--s40.html")).read_text()
+    page = read_page(next((trials.folder / "reports/site").rglob("case/descent.walk--slope--s40.html")))
     for told in ("plain/heavy", "begins like plain/reference", "last step", "64 numbers", "40 of 40"):
         assert told in page
     assert "against the floor" not in page and "Cost and floor" not in page

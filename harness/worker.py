@@ -142,13 +142,13 @@ def limit_memory(device: str) -> None:
             resource.setrlimit(resource.RLIMIT_DATA, (int(MEMORY_SHARE * total), resource.RLIM_INFINITY))
 
 
-def main() -> None:
-    """Entry point of the process."""
+def serve(kind: type[Worker]) -> None:
+    """Entry point of a process that serves as `kind`, until the parent closes the pipe."""
     end_with_parent()
     options, events, turn = Options.from_json(sys.argv[1]), os.fdopen(int(sys.argv[2]), "w"), Turn(sys.argv[3])
     os.dup2(2, 1)
     sys.path.insert(0, options.root)
-    worker = Worker(options, events, turn)
+    worker = kind(options, events, turn)
     from .catalog import Refused, choose_device
 
     with suppress(Refused):
@@ -158,4 +158,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    serve(Worker)

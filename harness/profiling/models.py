@@ -4,7 +4,7 @@ FLOPs: each technique of each operation is called at its smallest size on a CPU 
 every implementation all of whose products have one; the one that needs least stands beside the contract. Bytes: on a
 GPU with ncu each of our kernels is called once, at the smallest size of the GPU's tier that leaves the L2 cache behind.
 Both go into `models.json` and, as tables, into `models.md`; rows measured before and not again stay. What a counter
-cannot tell is said in `models.md` around the tables.
+cannot tell is said in `models.md` around the tables. The part with ncu has not run yet.
 """
 
 from __future__ import annotations

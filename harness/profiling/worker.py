@@ -8,18 +8,15 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
-import sys
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from .. import catalog
 from ..case import TIERS
 from ..options import Options
-from ..process import end_with_parent
 from ..registry import Implementation
-from ..worker import Turn, Worker, limit_memory
+from ..worker import Worker, serve
 from . import host, memory, tracer
 from .subject import Subject, Unprofiled, prepared
 
@@ -94,18 +91,5 @@ class ProfileWorker(Worker):
         return prepared(self._catalog, workload, names, ceilings, self._options.root, self._turn)
 
 
-def main() -> None:
-    """Entry point of the process."""
-    end_with_parent()
-    options, events, turn = Options.from_json(sys.argv[1]), os.fdopen(int(sys.argv[2]), "w"), Turn(sys.argv[3])
-    os.dup2(2, 1)
-    sys.path.insert(0, options.root)
-    with suppress(catalog.Refused):
-        limit_memory(catalog.choose_device(options.device))
-    worker = ProfileWorker(options, events, turn)
-    worker.start()
-    worker.serve()
-
-
 if __name__ == "__main__":
-    main()
+    serve(ProfileWorker)

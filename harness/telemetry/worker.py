@@ -3,20 +3,14 @@ and three more, `hold`, `block` and `weigh`. The sampler runs in the parent, as 
 
 from __future__ import annotations
 
-import os
-import sys
 import time
-from contextlib import suppress
 from dataclasses import asdict
 from statistics import median
 from typing import Any
 
-from .. import catalog
 from ..entrant import Entrant
-from ..options import Options
-from ..process import end_with_parent
 from ..profiling.subject import ProfiledContest, Unprofiled
-from ..worker import Turn, Worker, limit_memory
+from ..worker import Worker, serve
 from . import energy
 
 WARM_SECONDS = 0.2
@@ -80,18 +74,5 @@ class HoldingWorker(Worker):
         return samples
 
 
-def main() -> None:
-    """Entry point of the process."""
-    end_with_parent()
-    options, events, turn = Options.from_json(sys.argv[1]), os.fdopen(int(sys.argv[2]), "w"), Turn(sys.argv[3])
-    os.dup2(2, 1)
-    sys.path.insert(0, options.root)
-    with suppress(catalog.Refused):
-        limit_memory(catalog.choose_device(options.device))
-    worker = HoldingWorker(options, events, turn)
-    worker.start()
-    worker.serve()
-
-
 if __name__ == "__main__":
-    main()
+    serve(HoldingWorker)

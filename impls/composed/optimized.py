@@ -5,7 +5,8 @@ generation keeps caches, MLA its latents, with the model's own modules as drafte
 sorted by expert, or one grouped product on a GPU; FP8 is multiplied by whole dequantized matrices, or by a library or
 our kernels on Hopper. A mixture in FP8 goes through its experts one by one, whoever multiplies, and FP8 generation is
 emulated: nothing faster can be put in there yet. Wins over the references wherever logits, experts or a context are
-many. Loses on tiny models, where it is the same work in other words. What needs a GPU has not run on one yet.
+many. Loses on tiny models, where it is the same work in other words. On a GPU a training step and a
+prefill have run, and the library's FP8 product failed in one combination; generation has not, and none is recorded.
 Shape suffixes: B sequences, T symbols, V symbols.
 """
 

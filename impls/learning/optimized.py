@@ -3,7 +3,8 @@
 `shared` samples a group from one pass over its prompt (`rollout.py`), `graph` replays its step from a CUDA graph;
 `chunked` never holds the logits of all positions (`logs.py`); `table` judges all responses at once, on their device:
 the format by a table of states that each symbol moves on, the answer by comparison. Wins where the reference repeats
-itself. Loses where a task has more than one right answer: there `table` knows none.
+itself. Loses where a task has more than one right answer: there `table` knows none. Nothing here has run on
+a GPU yet.
 Shape suffixes: B responses, N response symbols, S states, V symbols.
 """
 

@@ -58,7 +58,11 @@ class Answers:
 
 @dataclass(frozen=True)
 class Updated:
-    """What an update lowers, a scalar, and gradients by name, those of the critic after "critic."."""
+    """What an update lowers, a scalar, and gradients by name, those of the critic after "critic.".
+
+    The mean size of advantages is added to the loss: its terms have either sign and nearly cancel in GRPO, where a
+    group's advantages sum to 0, so that the rounding of a term is many times the loss's own.
+    """
 
     loss: Tensor
     gradients: dict[str, Tensor]

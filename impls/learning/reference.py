@@ -78,7 +78,8 @@ def updating(technique: str, logs: str) -> Callable[[Weights, UpdateShape], Call
             with torch.enable_grad():
                 found = losses(technique, shape.rule, LOGS[logs], policy, critic, batch)
                 gradients = torch.autograd.grad(found.whole, list(named.values()))
-            return Updated(found.whole.detach(), dict(zip(named, gradients, strict=True)))
+            raised = found.whole.detach() + batch.advantages_BN.abs().mean()
+            return Updated(raised, dict(zip(named, gradients, strict=True)))
 
         return call
 
